@@ -1,0 +1,59 @@
+//! A symbolized stack frame.
+
+use std::path::Path;
+
+use super::name::Name;
+
+/// Stands for the frames that an unwind did not reach, in place of a code address.
+pub(crate) const CUT: u64 = 0;
+
+/// One function on a stack, inlined ones included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) name: Name,
+    /// Where in this function the next frame was called or awaited; known where debug information covers it.
+    pub(crate) source: Option<Source>,
+}
+
+/// A place in a source file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The file's name without its folders.
+    pub(crate) file: Box<str>,
+    pub(crate) line: u32,
+    /// Whether the file is a dependency's or the standard library's rather than the application's.
+    pub(crate) library: bool,
+}
+
+impl Source {
+    /// `file` may have folders of its own, below `folder`.
+    pub(crate) fn new(folder: &Path, file: &str, line: u32) -> Self {
+        let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+        Self { file: name.into(), line, library: is_library(&folder.join(file)) }
+    }
+}
+
+/// Whether `path` is of a dependency or the standard library. Cargo unpacks dependencies into `registry/src` and `git/checkouts` of its home folder, and the distributed standard
+/// library's sources are remapped to `/rustc/<commit>/library`, or lie in `rustlib/src` where that component is installed.
+fn is_library(path: &Path) -> bool {
+    let path = path.to_string_lossy().replace('\\', "/");
+    ["/registry/src/", "/git/checkouts/", "/rustc/", "/rustlib/src/"].iter().any(|mark| path.contains(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_and_the_standard_library_are_told_by_their_folders() {
+        for folder in [
+            "/home/me/.cargo/registry/src/index.example-1949cf8c6b5b557f/tokio-1.54.1/src/time",
+            "/home/me/.cargo/git/checkouts/axum-1/abc/axum/src",
+            "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/future",
+        ] {
+            assert!(Source::new(Path::new(folder), "sleep.rs", 1).library, "{folder}");
+        }
+        assert!(!Source::new(Path::new("/srv/shop/src"), "main.rs", 1).library);
+        assert!(!Source::new(Path::new("src/registry"), "main.rs", 1).library);
+    }
+}

@@ -1,0 +1,18 @@
+//! Native stacks: copied on the thread that polls ([`Image`]), unwound ([`Unwinder`]) and symbolized ([`Symbolizer`]) on
+//! the agent's thread, then named and trimmed to what the application's author wrote ([`signatures`]).
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod native;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "unsupported.rs"]
+mod native;
+
+mod frame;
+mod name;
+mod trim;
+
+pub(crate) use frame::Frame;
+pub use trim::Frames;
+pub(crate) use trim::{Signatures, signatures};
+
+pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder};

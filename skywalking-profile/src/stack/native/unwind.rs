@@ -1,0 +1,147 @@
+//! Unwinds images, away from the thread that they were taken on.
+
+use std::fmt;
+
+use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
+use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
+
+use super::image::Image;
+use super::modules::{self, Table};
+use crate::stack::frame::CUT;
+
+/// More frames than this are recursion; its root side is cut.
+const DEEPEST: usize = 500;
+
+/// The unwind tables of all loaded modules. Owned by one thread; made when first needed, some milliseconds' work.
+pub(crate) struct Unwinder {
+    framehop: UnwinderX86_64<Vec<u8>>,
+    cache: CacheX86_64,
+    /// Sorted by start.
+    code: Vec<std::ops::Range<u64>>,
+    generation: (u64, u64),
+}
+
+impl Unwinder {
+    pub(crate) fn new() -> Self {
+        let mut unwinder = Self {
+            framehop: UnwinderX86_64::new(),
+            cache: CacheX86_64::new(),
+            code: Vec::new(),
+            generation: modules::generation(),
+        };
+        for module in modules::loaded() {
+            let section = |table: &Table| {
+                Some(table.address - module.base..table.address - module.base + table.bytes.len() as u64)
+            };
+            unwinder.framehop.add_module(Module::new(
+                String::new(),
+                module.range.clone(),
+                module.base,
+                ExplicitModuleSectionInfo {
+                    base_svma: 0,
+                    eh_frame_hdr_svma: section(&module.eh_frame_hdr),
+                    eh_frame_svma: section(&module.eh_frame),
+                    eh_frame_hdr: Some(module.eh_frame_hdr.bytes),
+                    eh_frame: Some(module.eh_frame.bytes),
+                    ..Default::default()
+                },
+            ));
+            unwinder.code.extend(module.code);
+        }
+        unwinder.code.sort_by_key(|range| range.start);
+        unwinder
+    }
+
+    /// Reads the modules again if any was loaded or unloaded meanwhile.
+    pub(crate) fn refresh(&mut self) {
+        if self.generation != modules::generation() {
+            *self = Self::new();
+        }
+    }
+
+    /// The code addresses of the image's frames, root first, each within the instruction that was running or calling.
+    /// Begins with [`CUT`] if the unwind did not arrive at the poll frame.
+    pub(crate) fn unwind(&mut self, image: &Image) -> Vec<u64> {
+        let start = image.registers();
+        let mut registers = UnwindRegsX86_64::new(start.pc as u64, start.sp as u64, start.fp as u64);
+        let mut read = |address: u64| image.word(address as usize).map(|word| word as u64).ok_or(());
+        let mut frame = FrameAddress::from_instruction_pointer(start.pc as u64);
+        let mut addresses = vec![frame.address_for_lookup()];
+        let whole = loop {
+            if addresses.len() == DEEPEST {
+                break false;
+            }
+            // Without rules for an address framehop falls back to frame pointers, which application code seldom keeps:
+            // whatever does not lead into code is not a frame.
+            let next = match self.framehop.unwind_frame(frame, &mut registers, &mut self.cache, &mut read) {
+                Ok(Some(address)) if is_code(&self.code, address) => FrameAddress::from_return_address(address),
+                Ok(_) | Err(_) => None,
+            };
+            let Some(next) = next else { break false };
+            frame = next;
+            addresses.push(frame.address_for_lookup());
+            if registers.sp() >= image.poll_frame() as u64 {
+                break registers.sp() == image.poll_frame() as u64;
+            }
+        };
+        if !whole {
+            addresses.push(CUT);
+        }
+        addresses.reverse();
+        addresses
+    }
+}
+
+fn is_code(code: &[std::ops::Range<u64>], address: u64) -> bool {
+    let after = code.partition_point(|range| range.start <= address);
+    after.checked_sub(1).is_some_and(|i| code[i].contains(&address))
+}
+
+impl fmt::Debug for Unwinder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unwinder").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(unsafe_code, reason = "captures an image")]
+
+    use super::*;
+    use crate::stack::PollFrame;
+
+    #[inline(never)]
+    fn leaf(frame: &PollFrame) -> Image {
+        // SAFETY: `frame` is of `root`, which called this.
+        std::hint::black_box(unsafe { Image::capture(frame) }.unwrap())
+    }
+
+    #[inline(never)]
+    fn middle(frame: &PollFrame, depth: usize) -> Image {
+        if depth > 0 { std::hint::black_box(middle(frame, depth - 1)) } else { std::hint::black_box(leaf(frame)) }
+    }
+
+    #[inline(never)]
+    fn root(depth: usize) -> Image {
+        let frame = PollFrame::here().unwrap();
+        std::hint::black_box(middle(&frame, depth))
+    }
+
+    #[test]
+    fn an_image_unwinds_whole_to_the_poll_frame() {
+        let image = std::thread::spawn(|| root(10)).join().unwrap();
+        let addresses = Unwinder::new().unwind(&image);
+        assert_ne!(addresses[0], CUT);
+        // root, 11 times middle, leaf, capture; an optimising compiler may merge some of them, but not the recursion.
+        assert!((12..=14).contains(&addresses.len()), "{addresses:x?}");
+        let recursion = addresses.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(recursion >= 8, "{addresses:x?}");
+    }
+
+    #[test]
+    fn a_stack_too_long_to_copy_is_cut_at_the_root() {
+        let addresses = Unwinder::new().unwind(&root(10_000));
+        assert_eq!(addresses[0], CUT);
+        assert!((100..=DEEPEST + 1).contains(&addresses.len()), "{}", addresses.len());
+    }
+}

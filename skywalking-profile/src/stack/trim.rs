@@ -1,0 +1,226 @@
+//! From the frames of a stack to the code signatures that are shown: the application's functions, and what they wait for.
+
+use std::fmt::Write;
+
+use super::Frame;
+
+/// The longest code signature, in characters. SkyWalking's UI shows about this much (500 pixels) and cuts the rest.
+const LONGEST: usize = 80;
+
+/// Which frames of a stack are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Frames {
+    /// The application's own functions, and below the last of them the outermost library function: what it called or
+    /// awaited.
+    #[default]
+    Application,
+    /// Every frame below the layer, those of tower, the web framework and the standard library included.
+    All,
+}
+
+/// The code signatures of one stack, root first, without the request's root.
+pub(crate) type Signatures = Vec<String>;
+
+/// The code signatures of `frames`, which are root first. May be empty: a stack of library frames alone.
+///
+/// A signature is `function @ file:line`: the function, and the place in the frame shown above it where it was called or
+/// awaited. So one function is one node, and two awaits of it stay apart.
+pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
+    let lines_known = frames.iter().any(|frame| frame.source.is_some() && is_application(frame, false));
+    let kept: Vec<&Frame> = match shown {
+        Frames::All => frames.iter().collect(),
+        Frames::Application => {
+            let own = |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i);
+            let mut kept: Vec<_> = (0..frames.len()).filter(|&i| own(i)).collect();
+            let is_above = |frame: &Frame| LAYERS.iter().any(|layer| frame.name.crate_name().starts_with(layer));
+            let above = kept.last().copied().or_else(|| frames.iter().rposition(is_above));
+            let below = above.map_or(0, |above| above + 1);
+            kept.extend(
+                (below..frames.len()).find(|&i| !is_application(&frames[i], lines_known) && !is_plumbing(&frames[i])),
+            );
+            kept.into_iter().map(|i| &frames[i]).collect()
+        }
+    };
+    let callers = [None].into_iter().chain(kept.iter().map(|frame| frame.source.as_ref()));
+    kept.iter()
+        .zip(callers)
+        .map(|(frame, caller)| {
+            let place = caller.map(|source| format!(" @ {}:{}", source.file, source.line)).unwrap_or_default();
+            let mut signature = frame.name.short(LONGEST.saturating_sub(place.chars().count()));
+            let _ = write!(signature, "{place}");
+            // The UI's tooltip takes what stands in angle brackets for HTML.
+            signature.replace(['<', '>'], "")
+        })
+        .collect()
+}
+
+/// Without a source file the name decides; but where the application's lines are known, a frame without one is not the
+/// application's.
+fn is_application(frame: &Frame, lines_known: bool) -> bool {
+    let library = match &frame.source {
+        Some(source) => source.library,
+        None => lines_known,
+    };
+    !library && !LIBRARIES.iter().any(|library| frame.name.crate_name().starts_with(library))
+}
+
+/// Closures that a macro or a combinator wraps around the application's code: `join!` and `select!` poll their arms from
+/// one below `PollFn`, adaptors call theirs by `FnOnce` and its kin.
+fn is_glue(frames: &[Frame], i: usize) -> bool {
+    let called_by = |above: usize| {
+        let above = frames[above].name.path();
+        above == "core::future::poll_fn::PollFn" || above.starts_with("core::ops::function::")
+    };
+    frames[i].name.closure && i.checked_sub(1).is_some_and(called_by)
+}
+
+/// What every await and call passes through, and this crate's own frames, say nothing.
+fn is_plumbing(frame: &Frame) -> bool {
+    ["core", "std", "alloc", "skywalking_profile", "skywalking_profile_axum"].contains(&frame.name.crate_name())
+}
+
+/// Crates between the layer and the application, by the beginning of their names. Where no frame is known to be the
+/// application's, what it awaits comes after theirs.
+const LAYERS: [&str; 4] = ["axum", "hyper", "tonic", "tower"];
+
+/// Crates that are not the application's, by the beginning of their names, for frames whose source file is not known.
+const LIBRARIES: [&str; 24] = [
+    "alloc",
+    "axum",
+    "bytes",
+    "core",
+    "crossbeam",
+    "futures",
+    "h2",
+    "http",
+    "hyper",
+    "matchit",
+    "mio",
+    "parking_lot",
+    "pin_project",
+    "prost",
+    "reqwest",
+    "rustls",
+    "skywalking_profile",
+    "sqlx",
+    "std",
+    "tokio",
+    "tonic",
+    "tower",
+    "tracing",
+    "want",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::stack::frame::Source;
+    use crate::stack::name::Name;
+
+    const HERE: &str = "/srv/shop/src";
+    const DEPENDENCY: &str = "/home/me/.cargo/registry/src/x/tokio-1/src";
+    const STANDARD: &str = "/rustc/59807/library/core/src";
+
+    fn frame(symbol: &str, folder: &str, file: &str, line: u32) -> Frame {
+        Frame { name: Name::of_symbol(symbol), source: Some(Source::new(Path::new(folder), file, line)) }
+    }
+
+    fn symbol(symbol: &str) -> Frame {
+        Frame { name: Name::of_symbol(symbol), source: None }
+    }
+
+    fn axum_stack() -> Vec<Frame> {
+        vec![
+            frame("skywalking_profile::await_tree::poll", HERE, "poll.rs", 20),
+            frame(
+                "<axum::routing::route::RouteFuture<E> as core::future::future::Future>::poll",
+                DEPENDENCY,
+                "route.rs",
+                148,
+            ),
+            frame("<F as axum::handler::Handler<(M,T1),S>>::call::{{closure}}", DEPENDENCY, "mod.rs", 230),
+            frame("shop::order::{{closure}}", HERE, "src/main.rs", 12),
+            frame("<core::pin::Pin<P> as core::future::future::Future>::poll", STANDARD, "future.rs", 124),
+            frame("shop::load::{{closure}}", HERE, "main.rs", 30),
+            symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
+            symbol("tokio::runtime::time::entry::TimerEntry::poll_elapsed"),
+            frame("skywalking_profile::await_tree::waker::clone", HERE, "waker.rs", 9),
+        ]
+    }
+
+    #[test]
+    fn the_application_and_what_it_awaits_are_shown() {
+        assert_eq!(
+            signatures(&axum_stack(), Frames::Application),
+            ["shop::order", "shop::load @ main.rs:12", "tokio::time::sleep::Sleep @ main.rs:30"]
+        );
+    }
+
+    #[test]
+    fn all_frames_are_shown_on_demand() {
+        let all = signatures(&axum_stack(), Frames::All);
+        assert_eq!(all.len(), 9);
+        assert_eq!(all[1], "axum::routing::route::RouteFuture @ poll.rs:20");
+    }
+
+    #[test]
+    fn closures_of_combinators_are_glue() {
+        let frames = [
+            frame("shop::order::{{closure}}", HERE, "main.rs", 12),
+            frame(
+                "<core::future::poll_fn::PollFn<F> as core::future::future::Future>::poll",
+                STANDARD,
+                "poll_fn.rs",
+                151,
+            ),
+            frame("shop::order::{{closure}}::{{closure}}", DEPENDENCY, "join.rs", 126),
+            frame("shop::load::{{closure}}", HERE, "main.rs", 30),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "shop::load @ main.rs:12"]);
+    }
+
+    #[test]
+    fn without_lines_names_decide() {
+        let frames = [
+            symbol("axum::routing::route::Route::call"),
+            symbol("shop::load::{{closure}}"),
+            symbol("tokio::time::sleep::Sleep::poll_elapsed"),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["shop::load", "tokio::time::sleep::Sleep::poll_elapsed"]);
+    }
+
+    #[test]
+    fn without_any_frame_of_the_application_what_it_awaits_is_shown() {
+        let frames = [
+            symbol("skywalking_profile::await_tree::poll::poll"),
+            symbol("<F as axum::handler::Handler<(M,T1),S>>::call::{{closure}}"),
+            symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
+            symbol("tokio::sync::task::atomic_waker::AtomicWaker::register_by_ref"),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
+    }
+
+    #[test]
+    fn a_future_written_by_hand_is_its_own_leaf() {
+        let frames = [
+            frame("shop::order::{{closure}}", HERE, "main.rs", 12),
+            frame("<shop::Gate as core::future::future::Future>::poll", HERE, "gate.rs", 5),
+            frame("core::task::wake::Waker::clone", STANDARD, "wake.rs", 1),
+            frame("skywalking_profile::await_tree::waker::clone", HERE, "waker.rs", 9),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "shop::Gate @ main.rs:12"]);
+    }
+
+    #[test]
+    fn signatures_keep_their_length_and_no_angle_brackets() {
+        let long = "module::".repeat(20);
+        let frames = [frame("shop::a", HERE, "main.rs", 1), frame(&format!("shop::{long}load<<x"), HERE, "main.rs", 2)];
+        let shown = signatures(&frames, Frames::Application);
+        assert!(shown[1].chars().count() <= LONGEST + 1, "{}", shown[1]);
+        assert!(shown[1].ends_with(" @ main.rs:1"));
+        assert!(!shown[1].contains(['<', '>']));
+    }
+}

@@ -1,0 +1,55 @@
+//! Platforms whose stacks are not captured: every wait shows as pending, and the agent says so at its start.
+
+use super::Frame;
+
+/// Whether stacks can be captured here.
+pub(crate) const SUPPORTED: bool = false;
+
+/// Never made here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PollFrame {}
+
+impl PollFrame {
+    pub(crate) fn here() -> Option<Self> {
+        None
+    }
+}
+
+/// Never made here.
+#[derive(Debug)]
+pub(crate) enum Image {}
+
+impl Image {
+    #[expect(unsafe_code, reason = "the signature of the platforms that capture")]
+    pub(crate) unsafe fn capture(frame: &PollFrame) -> Option<Self> {
+        match *frame {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Unwinder;
+
+impl Unwinder {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn refresh(&mut self) {}
+
+    pub(crate) fn unwind(&mut self, image: &Image) -> Vec<u64> {
+        match *image {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Symbolizer;
+
+impl Symbolizer {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn symbolize(&mut self, _: &[u64]) -> Vec<Frame> {
+        Vec::new()
+    }
+}
