@@ -1,0 +1,17 @@
+//! Await trees: what a suspended request waits for, seen through its waker.
+//!
+//! A leaf future that returns `Pending` stores its waker, by cloning it. A followed request is polled under a *capture
+//! waker* ([`poll`]), whose clone, made on the polling thread in the middle of the poll, finds the whole await path on the
+//! native stack: it copies it ([`Image`](crate::stack::Image)) and returns a *leaf token* ([`LeafToken`]) to be stored.
+//! The token forwards wakes and remembers the first of them.
+//!
+//! The request is neither polled more often than without, nor woken less often. Tokens never equal the waker that a
+//! later poll lends, so a leaf that compares them (`Waker::will_wake`) registers anew on every poll, which is what tells
+//! the leaves of this poll from those of earlier ones.
+
+mod poll;
+mod token;
+mod waker;
+
+pub(crate) use poll::poll;
+pub(crate) use token::{Leaf, LeafToken};

@@ -1,0 +1,104 @@
+//! One poll of a followed request, under a capture waker.
+//!
+//! While it lasts, [`CURRENT`] of the polling thread names its [`PollLeaves`]. A clone of the waker adds a leaf if, and
+//! only if, that is the poll that lent the waker: then it runs on the polling thread, within the poll, and nobody else
+//! touches the list. Elsewhere (a thread that was lent the waker, an outer layer's waker in an inner layer's poll) the
+//! request's own waker is cloned.
+#![expect(unsafe_code, reason = "captures the stack, shares the poll's leaves with its waker")]
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use super::token::{Leaf, LeafToken};
+use super::waker::{Lent, lend};
+use crate::stack::{Image, PollFrame};
+
+/// More leaves than this in one poll are not told apart: further clones are the request's own waker.
+const MOST_LEAVES: usize = 256;
+
+thread_local! {
+    /// The innermost poll of a followed request on this thread.
+    static CURRENT: Cell<*const ()> = const { Cell::new(ptr::null()) };
+}
+
+/// Polls by `poll` under a capture waker that forwards to `waker`, and adds the leaves that registered to `leaves`,
+/// in the order of their registration.
+#[inline(never)]
+pub(crate) fn poll<R>(waker: &Waker, leaves: &mut Vec<Leaf>, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
+    let lent = PollLeaves { request: waker, frame: PollFrame::here(), leaves: UnsafeCell::new(leaves) };
+    lend(&lent, |capture_waker| {
+        let _current = Current::enter(lent.id());
+        poll(&mut Context::from_waker(capture_waker))
+    })
+}
+
+/// The leaves of one poll.
+struct PollLeaves<'a> {
+    request: &'a Waker,
+    frame: Option<PollFrame>,
+    leaves: UnsafeCell<&'a mut Vec<Leaf>>,
+}
+
+// SAFETY: `leaves` is touched only in `add`, and there only while `CURRENT` of the calling thread is this poll: on the
+// one thread that polls. `request` and `frame` are only read.
+unsafe impl Sync for PollLeaves<'_> {}
+
+impl PollLeaves<'_> {
+    fn id(&self) -> *const () {
+        ptr::from_ref(self).cast()
+    }
+
+    /// Adds the leaf that is registering, and returns its token; `None` outside of this poll or beyond the limit.
+    fn add(&self) -> Option<Arc<LeafToken>> {
+        if CURRENT.get() != self.id() {
+            return None;
+        }
+        // SAFETY: `CURRENT` is this poll: we are on the polling thread, within the poll, so `frame` is of a function that
+        // has not returned.
+        let image = self.frame.as_ref().and_then(|frame| unsafe { Image::capture(frame) });
+        let token = LeafToken::new(self.request.clone());
+        // SAFETY: we are on the polling thread (above); no other reference to the list is alive, since this function is the
+        // only place that makes one while the poll lasts, and nothing that it calls comes back here.
+        let leaves = unsafe { &mut **self.leaves.get() };
+        if leaves.len() >= MOST_LEAVES {
+            leaves.retain(|leaf| !leaf.token.is_released() || leaf.token.woken_at().is_some());
+        }
+        if leaves.len() >= MOST_LEAVES || leaves.try_reserve(1).is_err() {
+            return None;
+        }
+        leaves.push(Leaf { token: Arc::clone(&token), image });
+        Some(token)
+    }
+}
+
+impl Lent for PollLeaves<'_> {
+    fn clone_waker(&self) -> Waker {
+        self.add().map_or_else(|| self.request.clone(), Waker::from)
+    }
+
+    fn wake(&self) {
+        if let Some(token) = self.add() {
+            token.note_wake();
+        }
+        self.request.wake_by_ref();
+    }
+}
+
+/// Restores the outer poll, also when the poll panics.
+struct Current {
+    outer: *const (),
+}
+
+impl Current {
+    fn enter(poll: *const ()) -> Self {
+        Self { outer: CURRENT.replace(poll) }
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}

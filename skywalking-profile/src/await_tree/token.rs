@@ -1,0 +1,64 @@
+//! What a leaf future stores in place of the request's waker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Wake, Waker};
+
+use crate::clock;
+use crate::stack::Image;
+
+/// A leaf of a request's await tree: where it waits, and the token that it stored.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) token: Arc<LeafToken>,
+    /// `None` if the stack could not be copied.
+    pub(crate) image: Option<Image>,
+}
+
+/// Wakes the request and remembers when it first did.
+///
+/// Shared between the leaf future, which holds it as its `Waker`, and the [`Leaf`]. Wakes come from any thread and under
+/// the locks of whatever the leaf waits for: nothing here blocks, panics or allocates.
+#[derive(Debug)]
+pub(crate) struct LeafToken {
+    request: Waker,
+    /// In nanoseconds of [`clock::now`]; 0: not woken yet.
+    woken: AtomicU64,
+}
+
+impl LeafToken {
+    pub(super) fn new(request: Waker) -> Arc<Self> {
+        Arc::new(Self { request, woken: AtomicU64::new(0) })
+    }
+
+    /// When the leaf first woke the request, by [`clock::now`].
+    pub(crate) fn woken_at(&self) -> Option<u64> {
+        match self.woken.load(Ordering::Acquire) {
+            0 => None,
+            at => Some(at),
+        }
+    }
+
+    /// Whether the leaf future has let go of it: it was woken, completed otherwise, or was dropped.
+    pub(crate) fn is_released(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+    }
+
+    pub(super) fn note_wake(&self) {
+        // Only the first wake counts; a lost race is a wake at the same instant.
+        if self.woken.load(Ordering::Relaxed) == 0 {
+            let _ = self.woken.compare_exchange(0, clock::now().max(1), Ordering::Release, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Wake for LeafToken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.note_wake();
+        self.request.wake_by_ref();
+    }
+}

@@ -1,0 +1,155 @@
+//! What requests tell the agent, and the queue that carries it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use super::slot::{OpenWait, Slot};
+use crate::task::ActiveTask;
+use crate::trace::Parent;
+
+/// Events that may wait for the agent, some megabytes; beyond, events are dropped and counted.
+const QUEUED: usize = 16_384;
+
+/// Times are by [`clock::now`](crate::clock::now); `request` is the number that its [`Started`] carried.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Started(Box<Started>),
+    /// The request waited until `to`.
+    Waited {
+        request: u64,
+        wait: Box<OpenWait>,
+        to: u64,
+    },
+    /// The wait that the agent has taken ended.
+    WaitEnded {
+        request: u64,
+        to: u64,
+    },
+    /// The request was being polled.
+    Ran {
+        request: u64,
+        from: u64,
+        to: u64,
+    },
+    Ended(Box<Ended>),
+    /// An endpoint was called that SkyWalking does not know yet.
+    Discovered {
+        endpoint: Arc<str>,
+        started: SystemTime,
+        took_ns: u64,
+        status: u16,
+    },
+    /// Discovery met an endpoint that is known.
+    NothingNew,
+}
+
+/// A request that matches a profile task began.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) request: u64,
+    pub(crate) task: Arc<ActiveTask>,
+    pub(crate) at: u64,
+    pub(crate) wall: SystemTime,
+    pub(crate) method: http::Method,
+    pub(crate) host: Option<String>,
+    pub(crate) path: String,
+    pub(crate) parent: Option<Parent>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+impl Started {
+    /// Without its query, which may hold secrets.
+    pub(crate) fn url(&self) -> String {
+        match &self.host {
+            Some(host) => format!("http://{host}{}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+/// A followed request ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) request: u64,
+    pub(crate) at: u64,
+    /// `None` if there was no response.
+    pub(crate) status: Option<u16>,
+    /// Whether response and body were delivered to their end, rather than dropped on the way.
+    pub(crate) completed: bool,
+    pub(crate) polls: u64,
+    pub(crate) busy_ns: u64,
+    pub(crate) longest_poll_ns: u64,
+}
+
+/// The requests' end of the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    sender: SyncSender<Event>,
+    shared: Arc<Shared>,
+}
+
+/// The agent's end of the queue.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    receiver: Receiver<Event>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    worth_a_look: Notify,
+    dropped: AtomicU64,
+}
+
+pub(crate) fn events() -> (Events, EventQueue) {
+    let (sender, receiver) = sync_channel(QUEUED);
+    let shared = Arc::<Shared>::default();
+    (Events { sender, shared: Arc::clone(&shared) }, EventQueue { receiver, shared })
+}
+
+impl Events {
+    /// Never blocks. The agent looks at stretches when it has reason to; what begins or ends wakes it.
+    pub(crate) fn send(&self, event: Event) {
+        let wakes = !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. });
+        if self.sender.try_send(event).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if wakes {
+            self.shared.worth_a_look.notify_one();
+        }
+    }
+}
+
+impl EventQueue {
+    pub(crate) async fn worth_a_look(&self) {
+        self.shared.worth_a_look.notified().await;
+    }
+
+    pub(crate) fn next(&self) -> Option<Event> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// How many events were lost since the last call, because the queue was full.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        self.shared.dropped.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let (events, queue) = events();
+        for _ in 0..QUEUED + 3 {
+            events.send(Event::Ran { request: 1, from: 0, to: 1 });
+        }
+        assert_eq!(std::iter::from_fn(|| queue.next()).count(), QUEUED);
+        assert_eq!((queue.take_dropped(), queue.take_dropped()), (3, 0));
+    }
+}
