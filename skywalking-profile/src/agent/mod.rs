@@ -1,0 +1,146 @@
+//! The agent: one thread, with a runtime of its own, that everything after a capture happens on.
+//!
+//! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the timeline of each followed request;
+//! [`stacks`] names its stacks; [`sample`] makes the report that the backend sends.
+
+mod following;
+mod run;
+mod sample;
+mod stacks;
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use self::run::Run;
+use crate::TARGET;
+use crate::backend::{Embedded, Oap};
+use crate::config::ProfileConfig;
+use crate::request::{EventQueue, Events, events};
+use crate::task::{ActiveTask, Board, ProfileTask, TaskError};
+
+const SHUTDOWN: Duration = Duration::from_secs(5);
+const DROP: Duration = Duration::from_secs(1);
+
+/// The layer's handle of the agent. Dropping it stops the thread.
+pub(crate) struct Agent {
+    board: Arc<Board>,
+    events: Events,
+    embedded: bool,
+    orders: mpsc::UnboundedSender<Order>,
+    /// Disconnected once the thread has ended.
+    alive: Mutex<Receiver<()>>,
+}
+
+/// What the layer asks of the agent's thread.
+#[derive(Debug)]
+enum Order {
+    /// A task from code, already on the board.
+    Profile(Arc<ActiveTask>),
+    Shutdown {
+        within: Duration,
+        done: Option<oneshot::Sender<()>>,
+    },
+}
+
+impl Agent {
+    pub(crate) fn start(config: ProfileConfig) -> Self {
+        let (events, queue) = events();
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (living, alive) = sync_channel(0);
+        let board = Arc::<Board>::default();
+        let embedded = config.backend_service.is_none();
+        if config.active {
+            let board = Arc::clone(&board);
+            let started = thread::Builder::new().name("sw-profile".to_owned()).spawn(move || {
+                work(config, board, queue, inbox);
+                drop(living);
+            });
+            if let Err(error) = started {
+                error!(target: TARGET, %error, "cannot start the agent's thread: nothing will be profiled");
+            }
+        }
+        Self { board, events, embedded, orders, alive: Mutex::new(alive) }
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub(crate) fn profile(&self, task: ProfileTask) -> Result<(), TaskError> {
+        task.check()?;
+        if !self.embedded {
+            return Err(TaskError("the layer reports to an OAP, whose UI alone makes profile tasks"));
+        }
+        if self.orders.is_closed() {
+            return Err(TaskError("the layer is inactive or shut down"));
+        }
+        // On the board at once: the very next request is to be followed.
+        let task = self.board.put_up(task);
+        self.orders.send(Order::Profile(task)).map_err(|_| TaskError("the layer is shut down"))
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.orders.send(Order::Shutdown { within: SHUTDOWN, done: Some(done) }).is_ok() {
+            // An error is the thread's end, too.
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if self.orders.send(Order::Shutdown { within: DROP, done: None }).is_ok() {
+            let alive = self.alive.get_mut().unwrap_or_else(PoisonError::into_inner);
+            // Nothing is ever sent: this ends with the thread, or with the time.
+            let _ = alive.recv_timeout(DROP);
+        }
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("board", &self.board).field("embedded", &self.embedded).finish_non_exhaustive()
+    }
+}
+
+/// The thread's whole life.
+fn work(config: ProfileConfig, board: Arc<Board>, queue: EventQueue, orders: mpsc::UnboundedReceiver<Order>) {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return error!(target: TARGET, %error, "cannot start the agent's runtime: nothing will be profiled");
+        }
+    };
+    let _closes = ClosesBoard(Arc::clone(&board));
+    runtime.block_on(async move {
+        let run = Run::new(config.frames, board, queue);
+        match config.backend_service.clone().map(|address| Oap::new(&config, address)) {
+            None => run.with(Embedded::new(config.on_profile), orders).await,
+            Some(Ok(oap)) => run.discovering().with(oap, orders).await,
+            Some(Err(error)) => {
+                error!(target: TARGET, %error, "cannot use the OAP's address: nothing will be profiled")
+            }
+        }
+    });
+}
+
+/// However the thread ends, by a panic too, requests are no longer followed.
+struct ClosesBoard(Arc<Board>);
+
+impl Drop for ClosesBoard {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

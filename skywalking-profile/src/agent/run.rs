@@ -1,0 +1,295 @@
+//! The agent's loop: owns all of its state, and waits for events, tasks, orders and the next due time.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::Order;
+use super::following::Following;
+use super::sample::sample;
+use super::stacks::Stacks;
+use crate::backend::{Backend, Port, Report};
+use crate::request::{Ended, Event, EventQueue};
+use crate::stack::{Frames, SUPPORTED};
+use crate::task::{ActiveTask, Board, Origin, ProfileTask};
+use crate::trace::{Segment, WallClock};
+use crate::{TARGET, clock};
+
+/// How often the events of followed requests are looked at: often enough that their queue stays short.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long discovery rests after it met a known endpoint.
+const DISCOVERY_RESTS_NS: u64 = 1_000_000_000;
+
+/// Reports that may wait for an OAP that is away.
+const SPOOLED: usize = 1_000;
+
+/// The loop's state.
+pub(super) struct Run {
+    board: Arc<Board>,
+    queue: EventQueue,
+    stacks: Stacks,
+    tasks: Vec<RunningTask>,
+    /// Tasks of the OAP whose start time has not come.
+    scheduled: Vec<(u64, ProfileTask)>,
+    following: HashMap<u64, Following>,
+    /// When discovery goes on, if it rests.
+    discovery_due: Option<u64>,
+    reports: Option<Sender<Report>>,
+    dropped_reports: u64,
+}
+
+struct RunningTask {
+    active: Arc<ActiveTask>,
+    /// By [`clock::now`].
+    ends: Option<u64>,
+}
+
+impl Run {
+    pub(super) fn new(shown: Frames, board: Arc<Board>, queue: EventQueue) -> Self {
+        Self {
+            board,
+            queue,
+            stacks: Stacks::new(shown),
+            tasks: Vec::new(),
+            scheduled: Vec::new(),
+            following: HashMap::new(),
+            discovery_due: None,
+            reports: None,
+            dropped_reports: 0,
+        }
+    }
+
+    /// Reports endpoints that the OAP does not know yet.
+    pub(super) fn discovering(self) -> Self {
+        self.board.give_discovery_turn();
+        self
+    }
+
+    /// Runs until it is ordered to shut down, or nobody is left to order it.
+    pub(super) async fn with(mut self, backend: impl Backend, mut orders: UnboundedReceiver<Order>) {
+        info!(target: TARGET, "skywalking-profile {} {}", env!("CARGO_PKG_VERSION"), backend.description());
+        if !SUPPORTED {
+            warn!(target: TARGET, "stacks cannot be captured on this platform, only on x86_64 Linux: waits show as [pending]");
+        }
+        let (reports, spool) = mpsc::channel(SPOOLED);
+        let (task_sender, mut tasks) = mpsc::channel(16);
+        self.reports = Some(reports);
+        let mut backend = pin!(backend.run(Port { tasks: task_sender, reports: spool }));
+
+        let (within, done) = loop {
+            tokio::select! {
+                // Sends the reports; ends only after them.
+                () = &mut backend => {}
+                order = orders.recv() => match order {
+                    Some(Order::Profile(active)) => self.track(active),
+                    Some(Order::Shutdown { within, done }) => break (within, done),
+                    None => break (Duration::ZERO, None),
+                },
+                Some(task) = tasks.recv() => self.schedule(task),
+                () = self.queue.worth_a_look() => {}
+                () = self.due() => {}
+            }
+            self.look();
+        };
+        self.look();
+        while let Some(task) = self.tasks.pop() {
+            self.finish(task, "the layer shut down");
+        }
+        // What goes on is no longer looked at.
+        self.board.close();
+        self.reports = None;
+        if timeout(within, backend).await.is_err() {
+            warn!(target: TARGET, "not all reports could be sent before the layer shut down");
+        }
+        drop(done);
+    }
+
+    /// Waits for the next time at which there is something to do without an event.
+    async fn due(&self) {
+        let now = clock::now();
+        let look = (!self.following.is_empty()).then(|| now + clock::nanos(LOOK));
+        let ends = self.tasks.iter().filter_map(|task| task.ends);
+        let starts = self.scheduled.iter().map(|(start, _)| *start);
+        match ends.chain(starts).chain(look).chain(self.discovery_due).min() {
+            Some(due) => sleep(Duration::from_nanos(due.saturating_sub(now))).await,
+            None => pending().await,
+        }
+    }
+
+    fn look(&mut self) {
+        while let Some(event) = self.queue.next() {
+            self.handle(event);
+        }
+        let now = clock::now();
+        if self.discovery_due.is_some_and(|due| due <= now) {
+            self.discovery_due = None;
+            self.board.give_discovery_turn();
+        }
+        for following in self.following.values_mut() {
+            let period = clock::nanos(following.started.task.task.dump_period);
+            following.take_open_wait(now.saturating_sub(period), &mut self.stacks);
+        }
+        self.forget_the_gone();
+        while let Some(i) = self.scheduled.iter().position(|(start, _)| *start <= now) {
+            let (_, task) = self.scheduled.swap_remove(i);
+            let active = self.board.put_up(task);
+            self.track(active);
+        }
+        while let Some(i) = self.tasks.iter().position(|task| task.ends.is_some_and(|ends| ends <= now)) {
+            let task = self.tasks.swap_remove(i);
+            self.finish(task, "its time is over");
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let Self { following, stacks, .. } = self;
+        match event {
+            Event::Started(started) => {
+                following.insert(started.request, Following::new(started));
+            }
+            Event::Ran { request, from, to } => {
+                if let Some(following) = following.get_mut(&request) {
+                    following.ran(from, to);
+                }
+            }
+            Event::Waited { request, wait, to } => {
+                if let Some(following) = following.get_mut(&request) {
+                    following.waited(*wait, to, stacks);
+                }
+            }
+            Event::WaitEnded { request, to } => {
+                if let Some(following) = following.get_mut(&request) {
+                    following.end_taken_wait(to);
+                }
+            }
+            Event::Ended(ended) => {
+                if let Some(following) = following.remove(&ended.request) {
+                    self.ended(&following, &ended);
+                }
+            }
+            Event::Discovered { endpoint, started, took_ns, status } => {
+                let wall = WallClock::from(started);
+                let (start_ms, end_ms) = crate::timeline::span_times(wall.fraction_ns, took_ns);
+                let mut segment = Segment::new(endpoint, (wall.ms + start_ms, wall.ms + end_ms), None);
+                segment.set_status(status);
+                self.report(Report::Discovery(Box::new(segment)));
+            }
+            Event::NothingNew => self.discovery_due = Some(clock::now() + DISCOVERY_RESTS_NS),
+        }
+    }
+
+    fn ended(&mut self, following: &Following, ended: &Ended) {
+        let active = &following.started.task;
+        if !active.keeps(Duration::from_nanos(ended.at.saturating_sub(following.started.at))) {
+            return;
+        }
+        let sample = sample(following, ended.at, Some(ended), &mut self.stacks);
+        self.report(Report::Sample(Box::new(sample)));
+        if active.is_complete()
+            && let Some(i) = self.tasks.iter().position(|task| Arc::ptr_eq(&task.active, active))
+        {
+            let task = self.tasks.swap_remove(i);
+            self.finish(task, "all its samples are in");
+        }
+    }
+
+    /// A task of the OAP: begins at its start time, and ends by it, whenever it arrived.
+    fn schedule(&mut self, task: ProfileTask) {
+        let start = match &task.origin {
+            Origin::Code => clock::now(),
+            Origin::Oap { start, .. } => match start.duration_since(SystemTime::now()) {
+                Ok(ahead) => clock::now() + clock::nanos(ahead),
+                Err(behind) if task.duration.is_some_and(|duration| duration <= behind.duration()) => {
+                    return info!(target: TARGET, task = task.id(), "a profile task arrived after its end");
+                }
+                Err(_) => clock::now(),
+            },
+        };
+        self.scheduled.push((start, task));
+    }
+
+    /// Watches over a task that is on the board.
+    fn track(&mut self, active: Arc<ActiveTask>) {
+        let task = &active.task;
+        let ends = task.duration.map(|duration| {
+            let late = match &task.origin {
+                Origin::Code => Duration::ZERO,
+                Origin::Oap { start, .. } => start.elapsed().unwrap_or_default(),
+            };
+            clock::now() + clock::nanos(duration.saturating_sub(late))
+        });
+        self.stacks.prepare();
+        info!(
+            target: TARGET,
+            task = task.id(),
+            endpoint = task.endpoint,
+            samples = task.max_sampling_count,
+            threshold = ?task.min_duration_threshold,
+            period = ?task.dump_period,
+            "profile task begins"
+        );
+        self.tasks.push(RunningTask { active, ends });
+    }
+
+    fn finish(&mut self, RunningTask { active, .. }: RunningTask, why: &str) {
+        self.board.take_down(&active);
+        let now = clock::now();
+        let (of_task, others) =
+            self.following.drain().partition(|(_, following)| Arc::ptr_eq(&following.started.task, &active));
+        self.following = others;
+        let of_task: HashMap<u64, Following> = of_task;
+        // A request that hangs is just what was looked for.
+        for mut following in of_task.into_values() {
+            if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
+                following.take_open_wait(now, &mut self.stacks);
+                following.end_taken_wait(now);
+                let sample = sample(&following, now, None, &mut self.stacks);
+                self.report(Report::Sample(Box::new(sample)));
+            }
+        }
+        let tally = active.tally();
+        info!(
+            target: TARGET,
+            task = active.task.id(),
+            endpoint = active.task.endpoint,
+            seen = tally.seen,
+            matched = tally.matched,
+            below_threshold = tally.below_threshold,
+            profiled = tally.kept,
+            lost_events = self.queue.take_dropped(),
+            lost_reports = std::mem::take(&mut self.dropped_reports),
+            "profile task ends: {why}"
+        );
+        if let Origin::Oap { id, .. } = &active.task.origin {
+            self.report(Report::Finish(id.clone()));
+        }
+        if self.tasks.is_empty() {
+            self.stacks.release();
+        }
+    }
+
+    /// Drops what is known of requests whose end was lost.
+    fn forget_the_gone(&mut self) {
+        self.following.retain(|_, following| {
+            // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
+            // the last look.
+            let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
+            !was_gone
+        });
+    }
+
+    fn report(&mut self, report: Report) {
+        let Some(reports) = &self.reports else { return };
+        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = reports.try_send(report) {
+            self.dropped_reports += 1;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A followed request's report: segment and thread snapshots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::following::{Following, What};
+use super::stacks::{Addresses, Stacks};
+use crate::backend::Sample;
+use crate::request::Ended;
+use crate::task::cut_endpoint;
+use crate::timeline::{SignatureId, Stack, Timeline, Visit, snapshots, span_times};
+use crate::trace::{Segment, WallClock};
+
+/// Longer root frames only push the rest out of the UI's sight.
+const LONGEST_ROOT: usize = 80;
+
+/// Makes the report of a request that lasted until `end`. Without `ended` it still goes on.
+pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, stacks: &mut Stacks) -> Sample {
+    let started = &following.started;
+    let task = &started.task.task;
+    let endpoint: Arc<str> = cut_endpoint(&task.endpoint).into();
+    let mut signatures = SignatureTable::default();
+    signatures.id("[running]");
+    let root = signatures.id(&endpoint.chars().take(LONGEST_ROOT).collect::<String>());
+
+    let mut named = HashMap::<Addresses, Stack>::new();
+    let mut stack = |what: &What| {
+        let mut note = |text| Arc::from([root, signatures.id(text)]);
+        match what {
+            What::Ran => None,
+            What::Peer => Some(note("[waiting for the client]")),
+            What::Awaited(None) => Some(note("[pending]")),
+            What::Awaited(Some(addresses)) => {
+                Some(Arc::clone(named.entry(Arc::clone(addresses)).or_insert_with(|| {
+                    let frames = stacks.signatures(addresses);
+                    match &*frames {
+                        [] => Arc::from([root, signatures.id("[pending]")]),
+                        frames => [root].into_iter().chain(frames.iter().map(|frame| signatures.id(frame))).collect(),
+                    }
+                })))
+            }
+        }
+    };
+    let since = |at: u64| at.saturating_sub(started.at);
+    let visits: Vec<_> = following
+        .stretches
+        .iter()
+        .map(|stretch| Visit { from_ns: since(stretch.from), to_ns: since(stretch.to), stack: stack(&stretch.what) })
+        .collect();
+
+    let wall = WallClock::from(started.wall);
+    let end_ns = since(end);
+    let timeline =
+        Timeline { root, end_ns, start_fraction_ns: wall.fraction_ns, dump_period: task.dump_period, visits: &visits };
+    let (start_ms, end_ms) = span_times(wall.fraction_ns, end_ns);
+    let mut segment = Segment::new(endpoint, (wall.ms + start_ms, wall.ms + end_ms), started.parent.clone());
+    tag(&mut segment, following, end_ns, ended);
+    Sample {
+        task_id: task.id().to_owned(),
+        segment,
+        wall_ms: wall.ms,
+        snapshots: snapshots(&timeline),
+        signatures: signatures.texts,
+        is_finished: ended.is_some(),
+    }
+}
+
+fn tag(segment: &mut Segment, following: &Following, end_ns: u64, ended: Option<&Ended>) {
+    let ms = |ns: u64| format!("{:.3}", ns as f64 / 1e6);
+    segment.tags.push(("url", following.started.url()));
+    segment.tags.push(("http.method", following.started.method.to_string()));
+    match ended {
+        Some(ended) => {
+            match ended.status {
+                Some(status) => segment.set_status(status),
+                None => segment.is_error = true,
+            }
+            segment.tags.push(("profile.polls", ended.polls.to_string()));
+            segment.tags.push(("profile.longest_poll_ms", ms(ended.longest_poll_ns)));
+            segment.tags.push(("profile.busy_ms", ms(ended.busy_ns)));
+            segment.tags.push(("profile.suspended_ms", ms(end_ns.saturating_sub(ended.busy_ns))));
+            if !ended.completed {
+                segment.tags.push(("profile.cancelled", "true".to_owned()));
+            }
+        }
+        None => segment.tags.push(("profile.unfinished", "true".to_owned())),
+    }
+}
+
+/// Code signatures and their numbers, for one report.
+#[derive(Default)]
+struct SignatureTable {
+    ids: HashMap<Arc<str>, SignatureId>,
+    texts: Vec<Arc<str>>,
+}
+
+impl SignatureTable {
+    fn id(&mut self, text: &str) -> SignatureId {
+        if let Some(id) = self.ids.get(text) {
+            return *id;
+        }
+        let (id, text) = (SignatureId(self.texts.len() as u32), Arc::<str>::from(text));
+        self.texts.push(Arc::clone(&text));
+        self.ids.insert(text, id);
+        id
+    }
+}

@@ -1,0 +1,65 @@
+//! Where profile tasks come from and profiles go to: a SkyWalking OAP, or this process itself.
+//!
+//! A backend is a future that runs on the agent's thread until the agent drops its end of the [`Port`] and all reports are
+//! delivered. It never holds up the agent: what does not fit in the port's queue is dropped there, and counted.
+
+mod backoff;
+mod command;
+mod embedded;
+mod oap;
+
+pub(crate) use embedded::Embedded;
+pub(crate) use oap::Oap;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use crate::task::ProfileTask;
+use crate::timeline::Snapshot;
+use crate::trace::Segment;
+
+/// A source of profile tasks and a sink of reports.
+pub(crate) trait Backend {
+    /// What the agent says at its start: "reports to …".
+    fn description(&self) -> String;
+
+    /// Runs until the port's reports end.
+    async fn run(self, port: Port);
+}
+
+/// A backend's side of the agent.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) tasks: Sender<ProfileTask>,
+    pub(crate) reports: Receiver<Report>,
+}
+
+/// What the agent has to tell.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// An unprofiled request, for its endpoint's sake.
+    Discovery(Box<Segment>),
+    Sample(Box<Sample>),
+    /// The profile task of this id has ended. Follows its samples.
+    Finish(String),
+}
+
+/// One profiled request.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) task_id: String,
+    pub(crate) segment: Segment,
+    /// The wall clock's whole millisecond that the snapshots' times are relative to.
+    pub(crate) wall_ms: i64,
+    pub(crate) snapshots: Vec<Snapshot>,
+    /// The code signatures by their ids.
+    pub(crate) signatures: Vec<Arc<str>>,
+    pub(crate) is_finished: bool,
+}
+
+impl Sample {
+    pub(crate) fn signature(&self, id: crate::timeline::SignatureId) -> Arc<str> {
+        Arc::clone(&self.signatures[id.0 as usize])
+    }
+}

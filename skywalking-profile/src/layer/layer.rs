@@ -1,0 +1,96 @@
+//! [`ProfileLayer`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Extensions;
+use tower_layer::Layer;
+
+use super::service::Profile;
+use crate::agent::Agent;
+use crate::config::ProfileConfig;
+use crate::request::{Admitted, Discovery, Followed};
+use crate::task::{ProfileTask, TaskError};
+
+/// Wraps services in [`Profile`], which follows the requests that a profile task asks for.
+///
+/// A clone is cheap and shares the agent: one thread per `ProfileLayer::new`. See the [crate]'s page for an
+/// example.
+#[derive(Clone)]
+pub struct ProfileLayer {
+    agent: Arc<Agent>,
+    /// The route that a request was matched to, where a framework tells; `None` where raw paths name endpoints.
+    route: Option<fn(&Extensions) -> Option<&str>>,
+}
+
+impl ProfileLayer {
+    /// Starts the agent: a thread of its own, with a runtime of its own. Needs no runtime around it.
+    ///
+    /// Cannot fail: an OAP that is away is tried again, and what else goes wrong is logged under the target
+    /// `skywalking_profile` and leaves a layer that does nothing.
+    #[must_use]
+    pub fn new(config: ProfileConfig) -> Self {
+        Self { agent: Arc::new(Agent::start(config)), route: None }
+    }
+
+    /// Names endpoints `METHOD:<route>` by the route that `route` finds among a request's extensions, instead of by its
+    /// raw path. For web frameworks that leave it there, as `skywalking-profile-axum` does for axum.
+    ///
+    /// A request without a route is matched against tasks by its raw path, but never reported for discovery.
+    #[must_use]
+    pub fn with_route(self, route: fn(&Extensions) -> Option<&str>) -> Self {
+        Self { route: Some(route), ..self }
+    }
+
+    /// Profiles requests by `task`, in embedded mode. With an OAP, tasks come from its UI alone.
+    ///
+    /// # Errors
+    /// If a value of the task cannot be used, if the layer reports to an OAP, or if it is inactive or shut down.
+    pub fn profile(&self, task: ProfileTask) -> Result<(), TaskError> {
+        self.agent.profile(task)
+    }
+
+    /// Ends all tasks, sends what has not been sent, and stops the agent; takes 5 s at most.
+    ///
+    /// Requests go on being served, unprofiled. Without it, dropping the last clone of the layer and its services does the
+    /// same, but waits at most 1 s.
+    pub async fn shutdown(&self) {
+        self.agent.shutdown().await;
+    }
+
+    /// Whether, and how, the request is followed. Allocates nothing while there is no task and no discovery.
+    #[inline]
+    pub(super) fn admit<B>(&self, request: &http::Request<B>) -> Option<Admitted> {
+        if self.agent.board().is_idle() { None } else { self.look_closer(request) }
+    }
+
+    #[cold]
+    fn look_closer<B>(&self, request: &http::Request<B>) -> Option<Admitted> {
+        let (board, events) = (self.agent.board(), self.agent.events());
+        let method = request.method().as_str();
+        let matched = self.route.and_then(|route| route(request.extensions()));
+        let route = matched.unwrap_or(request.uri().path());
+        if let Some(task) = board.matching(method, route) {
+            return Some(Admitted::Followed(Box::new(Followed::start(events, task, request))));
+        }
+        if self.route.is_some() && matched.is_none() {
+            return None;
+        }
+        let discovery = Discovery::start(events, board, || format!("{method}:{route}"))?;
+        Some(Admitted::Discovered(Box::new(discovery)))
+    }
+}
+
+impl<S> Layer<S> for ProfileLayer {
+    type Service = Profile<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Profile::new(inner, self.clone())
+    }
+}
+
+impl fmt::Debug for ProfileLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProfileLayer").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
