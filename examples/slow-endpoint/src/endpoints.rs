@@ -1,0 +1,85 @@
+//! The slow endpoints: those of the article that introduced SkyWalking's trace profiling for Python, in async Rust.
+
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::server_timing::ServerTiming;
+
+/// The endpoints as SkyWalking names them.
+pub(crate) const NAMES: [&str; 2] = ["POST:/", "POST:/diagram"];
+
+pub(crate) fn router() -> Router {
+    Router::new().route("/", post(song)).route("/diagram", post(diagram))
+}
+
+async fn song() -> Response {
+    let (mut timing, start) = (ServerTiming::default(), Instant::now());
+    method3(&mut timing).await;
+    let slept = Instant::now();
+    sleep(Duration::from_millis(500)).await;
+    timing.note("sleep", slept);
+    timing.note("total", start);
+    (timed(&timing), Json(json!({"song": "Despacito", "artist": "Luis Fonsi"}))).into_response()
+}
+
+async fn method3(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    sleep(Duration::from_millis(20)).await;
+    method2(timing).await;
+    timing.note("method3", start);
+}
+
+async fn method2(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    sleep(Duration::from_millis(20)).await;
+    method1(timing).await;
+    timing.note("method2", start);
+}
+
+async fn method1(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    sleep(Duration::from_millis(20)).await;
+    timing.note("method1", start);
+}
+
+async fn diagram() -> Response {
+    let (mut timing, start) = (ServerTiming::default(), Instant::now());
+    method_a(&mut timing).await;
+    timing.note("total", start);
+    (timed(&timing), Json(json!({"methods": ["a", "b", "c", "d"]}))).into_response()
+}
+
+async fn method_a(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    method_b(timing).await;
+    timing.note("method_a", start);
+}
+
+async fn method_b(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    method_c(timing).await;
+    method_d(timing).await;
+    timing.note("method_b", start);
+}
+
+async fn method_c(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    sleep(Duration::from_millis(40)).await;
+    timing.note("method_c", start);
+}
+
+async fn method_d(timing: &mut ServerTiming) {
+    let start = Instant::now();
+    sleep(Duration::from_millis(60)).await;
+    timing.note("method_d", start);
+}
+
+fn timed(timing: &ServerTiming) -> [(&'static str, HeaderValue); 1] {
+    [("server-timing", timing.header())]
+}

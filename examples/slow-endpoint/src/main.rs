@@ -1,0 +1,79 @@
+//! A server with slow endpoints, followed by skywalking-profile.
+//!
+//! ```sh
+//! cargo run --release -p slow-endpoint -- --demo     # calls itself once per endpoint, prints each tree, exits
+//! cargo run --release -p slow-endpoint               # serves on port 19090, prints a tree per request
+//! SW_AGENT_COLLECTOR_BACKEND_SERVICES=127.0.0.1:11800 \
+//! cargo run --release -p slow-endpoint               # the same, profiled by an OAP's profile tasks
+//! ```
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "an example shows its results on the terminal")]
+
+mod demo;
+mod endpoints;
+mod server_timing;
+
+use std::env;
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::net::Ipv4Addr;
+
+use skywalking_profile_axum::{ProfileConfig, ProfileLayer, ProfileTask};
+use tokio::net::TcpListener;
+use tracing::Level;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let is_demo = env::args().skip(1).any(|argument| argument == "--demo");
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // The demo's output is its trees.
+        .with_max_level(if is_demo { Level::WARN } else { Level::INFO })
+        .init();
+
+    let mut config = ProfileConfig::new("slow-endpoint")?.with_env()?;
+    let is_embedded = env::var_os("SW_AGENT_COLLECTOR_BACKEND_SERVICES").is_none();
+    let (on_profile, profiles) = demo::profiles();
+    if is_demo {
+        config = config.on_profile(on_profile);
+    }
+    let profile = ProfileLayer::new(config);
+    if is_embedded {
+        for endpoint in endpoints::NAMES {
+            profile.profile(ProfileTask::new(endpoint).samples(u64::MAX))?;
+        }
+    }
+    let app = endpoints::router().layer(profile.clone());
+
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port(is_demo)?)).await?;
+    let address = listener.local_addr()?;
+    println!("listening on http://{address}");
+    let server = axum::serve(listener, app);
+    if is_demo {
+        tokio::select! {
+            served = server => served?,
+            shown = demo::run(address, is_embedded.then_some(profiles)) => shown?,
+        }
+    } else {
+        server.with_graceful_shutdown(interrupted()).await?;
+    }
+    profile.shutdown().await;
+    Ok(())
+}
+
+/// `PORT`, or 19090 as in SkyWalking's own demo of trace profiling; the demo run takes any.
+fn port(is_demo: bool) -> Result<u16, Box<dyn Error>> {
+    match env::var("PORT") {
+        Ok(port) => port.parse().map_err(|_| format!("PORT is `{port}`, which is no port").into()),
+        Err(_) => Ok(if is_demo { 0 } else { 19090 }),
+    }
+}
+
+async fn interrupted() {
+    // Without the signal's handler there is nothing to wait for but the process's end.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}

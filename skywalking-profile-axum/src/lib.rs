@@ -1,0 +1,73 @@
+//! [Apache SkyWalking](https://skywalking.apache.org) trace profiling for [axum].
+//!
+//! [`ProfileLayer`] is [`skywalking_profile::ProfileLayer`] with endpoints named by axum's matched routes, such as
+//! `GET:/orders/{id}`. Add it with [`Router::layer`](axum::Router::layer), after the routes that it is for: a layer around
+//! the whole router, outside of it, runs before axum has matched a route.
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use skywalking_profile_axum::{ProfileConfig, ProfileLayer};
+//!
+//! async fn order() -> &'static str {
+//!     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+//!     "an order"
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let profile = ProfileLayer::new(ProfileConfig::new("shop")?.with_env()?);
+//!     let app = Router::new().route("/orders/{id}", get(order)).layer(profile.clone());
+//!
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//!     axum::serve(listener, app).await?;
+//!     profile.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+
+#![forbid(unsafe_code)]
+
+use axum::extract::MatchedPath;
+use http::Extensions;
+use tower_layer::Layer;
+
+pub use skywalking_profile::{
+    ConfigError, Frames, Profile, ProfileConfig, ProfileNode, ProfileTask, ProfileTree, TaskError,
+};
+
+/// The layer of `skywalking-profile`, with endpoints named by axum's matched routes. See the [crate]'s page.
+#[derive(Clone, Debug)]
+pub struct ProfileLayer(skywalking_profile::ProfileLayer);
+
+impl ProfileLayer {
+    /// As [`skywalking_profile::ProfileLayer::new`].
+    #[must_use]
+    pub fn new(config: ProfileConfig) -> Self {
+        Self(skywalking_profile::ProfileLayer::new(config).with_route(matched_path))
+    }
+
+    /// As [`skywalking_profile::ProfileLayer::profile`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn profile(&self, task: ProfileTask) -> Result<(), TaskError> {
+        self.0.profile(task)
+    }
+
+    /// As [`skywalking_profile::ProfileLayer::shutdown`].
+    pub async fn shutdown(&self) {
+        self.0.shutdown().await;
+    }
+}
+
+fn matched_path(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<MatchedPath>().map(MatchedPath::as_str)
+}
+
+impl<S> Layer<S> for ProfileLayer {
+    type Service = Profile<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.0.layer(inner)
+    }
+}
