@@ -1,0 +1,199 @@
+//! The example `slow-endpoint` as a child process.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use ureq::{Agent, Body};
+
+use crate::{Oap, http, until_ok};
+
+/// A running `slow-endpoint`, killed on drop.
+#[derive(Debug)]
+pub struct Example {
+    child: Child,
+    url: String,
+    stdout: Transcript,
+    stderr: Transcript,
+    agent: Agent,
+}
+
+impl Example {
+    /// Starts the server as the service `name`, with an OAP for its backend or, without, embedded.
+    pub fn start(name: &str, oap: Option<&Oap>) -> Self {
+        let mut command = Command::new(Self::program());
+        for (setting, _) in env::vars_os() {
+            if setting.to_string_lossy().starts_with("SW_") {
+                command.env_remove(setting);
+            }
+        }
+        command.env("PORT", "0").env("SW_AGENT_NAME", name);
+        if let Some(oap) = oap {
+            command.env("SW_AGENT_COLLECTOR_BACKEND_SERVICES", oap.grpc_address());
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));
+        let stdout = Transcript::of(child.stdout.take().expect("stdout is piped"));
+        let stderr = Transcript::of(child.stderr.take().expect("stderr is piped"));
+
+        let mut example = Self { child, url: String::new(), stdout, stderr, agent: http::agent() };
+        example.url = until_ok("address of the example", Duration::from_secs(20), || example.announced_url());
+        example
+    }
+
+    /// The built program: `SLOW_ENDPOINT`, or the one in the release folder of the target folder that holds this test.
+    pub fn program() -> PathBuf {
+        let program = env::var_os("SLOW_ENDPOINT").map_or_else(
+            || {
+                let test = env::current_exe().expect("the test knows its own path");
+                let target = test.ancestors().nth(3).expect("tests lie in target/<profile>/deps");
+                target.join("release/slow-endpoint")
+            },
+            PathBuf::from,
+        );
+        assert!(program.is_file(), "{} is missing: run `cargo build --release -p slow-endpoint`", program.display());
+        program
+    }
+
+    /// What the program has written to stdout so far, in whole lines.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What the program has written to stderr so far, in whole lines.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Requests `GET path`.
+    pub fn get(&self, path: &str) -> Response {
+        Response::read(path, self.agent.get(format!("{}{path}", self.url)).call())
+    }
+
+    /// Requests `POST path` with an empty body.
+    pub fn post(&self, path: &str) -> Response {
+        Response::read(path, self.agent.post(format!("{}{path}", self.url)).send_empty())
+    }
+
+    fn announced_url(&mut self) -> Result<String, String> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            panic!("slow-endpoint ended at once: {status}");
+        }
+        let stdout = self.stdout();
+        let Some(line) = stdout.lines().next() else {
+            return Err(String::from("no line on stdout"));
+        };
+        let url = line.strip_prefix("listening on ");
+        url.map(String::from).ok_or_else(|| format!("first line {line:?}"))
+    }
+}
+
+impl Drop for Example {
+    #[expect(clippy::print_stderr, reason = "shown with the panic of the test that fails")]
+    fn drop(&mut self) {
+        let ended = self.child.try_wait();
+        // Neither fails but for a child that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let stderr = self.stderr();
+            let lines: Vec<_> = stderr.lines().collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            let state = match ended {
+                Ok(Some(status)) => status.to_string(),
+                Ok(None) | Err(_) => String::from("was running"),
+            };
+            eprintln!("slow-endpoint ({state}), last lines of stderr:\n{tail}");
+        }
+    }
+}
+
+/// A response of the example.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The whole body.
+    pub body: String,
+    /// The `server-timing` header in its order: the inclusive milliseconds that the program measured, by function name.
+    pub server_timing: Vec<(String, f64)>,
+}
+
+impl Response {
+    /// The milliseconds that the program measured for the function `name`.
+    #[track_caller]
+    pub fn timing(&self, name: &str) -> f64 {
+        let timing = self.server_timing.iter().find(|(function, _)| function == name);
+        timing.unwrap_or_else(|| panic!("no {name} in {:?}", self.server_timing)).1
+    }
+
+    #[track_caller]
+    fn read(path: &str, response: Result<ureq::http::Response<Body>, ureq::Error>) -> Self {
+        let mut response = response.unwrap_or_else(|error| panic!("no response for {path}: {error}"));
+        let server_timing = response.headers().get("server-timing").map(|header| {
+            let header = header.to_str().expect("server-timing is text");
+            server_timing(header).unwrap_or_else(|| panic!("malformed server-timing: {header}"))
+        });
+        Self {
+            status: response.status().as_u16(),
+            server_timing: server_timing.unwrap_or_default(),
+            body: response.body_mut().read_to_string().unwrap_or_else(|error| panic!("no body for {path}: {error}")),
+        }
+    }
+}
+
+fn server_timing(header: &str) -> Option<Vec<(String, f64)>> {
+    let metric = |metric: &str| {
+        let (name, duration) = metric.trim().split_once(";dur=")?;
+        Some((String::from(name), duration.parse().ok()?))
+    };
+    header.split(',').map(metric).collect()
+}
+
+/// The lines that a stream has brought; a thread reads it to its end, so that the writer never waits.
+#[derive(Debug, Clone, Default)]
+struct Transcript(Arc<Mutex<String>>);
+
+impl Transcript {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let transcript = Self::default();
+        let written = transcript.clone();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                written.0.lock().expect(HOLDERS).push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        transcript
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().expect(HOLDERS).clone()
+    }
+}
+
+const HOLDERS: &str = "who holds the lock only copies text";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_timing_keeps_its_order() {
+        let expected = vec![(String::from("method3"), 60.41), (String::from("method2"), 40.2)];
+        assert_eq!(server_timing("method3;dur=60.41, method2;dur=40.2"), Some(expected));
+        assert_eq!(server_timing("method3"), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! Support of the end-to-end tests: a real OAP server, the queries that the SkyWalking UI puts to it, and the example
+//! `slow-endpoint` as a child process. Everything panics with what it expected when that does not come.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::missing_panics_doc, reason = "these are test helpers: to panic is how all of them fail")]
+
+mod example;
+mod graphql;
+mod http;
+mod oap;
+mod profile;
+mod tree;
+mod wait;
+
+use std::{
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub use example::{Example, Response};
+pub use graphql::{Graphql, service_id};
+pub use oap::Oap;
+pub use profile::{
+    Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, Service,
+    SpanRef, TaskLog,
+};
+pub use tree::{AnalysedTree, Node};
+pub use wait::{until, until_ok};
+
+/// A service name that no test, of this run or an earlier one, has used: the OAP allows a service one task at a time.
+pub fn unique_service(prefix: &str) -> String {
+    static SERVICES: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    let number = SERVICES.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{}-{number}", now.as_millis(), process::id())
+}
