@@ -51,17 +51,17 @@ impl Example {
         example
     }
 
-    /// The built program: `SLOW_ENDPOINT`, or the one in the release folder of the target folder that holds this test.
+    /// The program as the README runs it: `SLOW_ENDPOINT`, or that of the release profile.
     pub fn program() -> PathBuf {
-        let program = env::var_os("SLOW_ENDPOINT").map_or_else(
-            || {
-                let test = env::current_exe().expect("the test knows its own path");
-                let target = test.ancestors().nth(3).expect("tests lie in target/<profile>/deps");
-                target.join("release/slow-endpoint")
-            },
-            PathBuf::from,
-        );
-        assert!(program.is_file(), "{} is missing: run `cargo build --release -p slow-endpoint`", program.display());
+        env::var_os("SLOW_ENDPOINT").map_or_else(|| Self::program_of("release"), PathBuf::from)
+    }
+
+    /// The program in the folder `profile` of the target folder that holds this test.
+    pub fn program_of(profile: &str) -> PathBuf {
+        let test = env::current_exe().expect("the test knows its own path");
+        let target = test.ancestors().nth(3).expect("tests lie in target/<profile>/deps");
+        let program = target.join(profile).join("slow-endpoint");
+        assert!(program.is_file(), "{} is missing: `tests/run` builds it", program.display());
         program
     }
 
