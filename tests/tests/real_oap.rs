@@ -84,6 +84,18 @@ fn profile_task_shows_the_diagram_to_the_millisecond() {
     });
 }
 
+#[test]
+fn task_without_requests_ends_with_its_time() {
+    let oap = Oap::running();
+    let name = unique_service("idle");
+    let _example = Example::start(&name, Some(&oap));
+    let task = create_task(oap.graphql(), &service_id(&name), "POST:/");
+    let finished_ms = wait_for_log(oap.graphql(), &task, "EXECUTION_FINISHED", Duration::from_secs(90));
+    let lasted_ms = finished_ms - task.create_time_ms();
+    assert!((60_000..75_000).contains(&lasted_ms), "finished {lasted_ms} ms after its creation");
+    assert!(oap.graphql().profile_task_segments(&task.id).is_empty());
+}
+
 /// A task from its creation to its end, over three requests of `POST path`; `assert_shape` gets each tree and the
 /// handler's node in it.
 #[track_caller]

@@ -227,15 +227,18 @@ impl Run {
             clock::now() + clock::nanos(duration.saturating_sub(late))
         });
         self.stacks.prepare();
-        info!(
-            target: TARGET,
-            task = task.id(),
-            endpoint = task.endpoint,
-            samples = task.max_sampling_count,
-            threshold = ?task.min_duration_threshold,
-            period = ?task.dump_period,
-            "profile task begins"
-        );
+        // Who made a task in code knows.
+        if let Origin::Oap { id, .. } = &task.origin {
+            info!(
+                target: TARGET,
+                task = id,
+                endpoint = task.endpoint,
+                samples = task.max_sampling_count,
+                threshold = ?task.min_duration_threshold,
+                period = ?task.dump_period,
+                "profile task begins"
+            );
+        }
         self.tasks.push(RunningTask { active, ends });
     }
 

@@ -7,7 +7,9 @@ mod native;
 #[path = "unsupported.rs"]
 mod native;
 
+#[cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), allow(dead_code, reason = "nothing is symbolized"))]
 mod frame;
+#[cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), allow(dead_code, reason = "nothing is symbolized"))]
 mod name;
 mod trim;
 
