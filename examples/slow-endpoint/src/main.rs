@@ -8,7 +8,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "an example shows its results on the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows its results on the terminal")]
 
 mod demo;
 mod endpoints;
@@ -18,13 +18,24 @@ use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 
 use skywalking_profile_axum::{ProfileConfig, ProfileLayer, ProfileTask};
 use tokio::net::TcpListener;
 use tracing::Level;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slow-endpoint: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     let is_demo = env::args().skip(1).any(|argument| argument == "--demo");
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
