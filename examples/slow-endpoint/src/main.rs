@@ -45,7 +45,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .init();
 
     let mut config = ProfileConfig::new("slow-endpoint")?.with_env()?;
-    let is_embedded = env::var_os("SW_AGENT_COLLECTOR_BACKEND_SERVICES").is_none();
+    let is_embedded = env::var("SW_AGENT_COLLECTOR_BACKEND_SERVICES").unwrap_or_default().trim().is_empty();
     let (on_profile, profiles) = demo::profiles();
     if is_demo {
         config = config.on_profile(on_profile);
