@@ -19,7 +19,9 @@
 //!     let app = Router::new().route("/orders/{id}", get(order)).layer(profile.clone());
 //!
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//!     axum::serve(listener, app).await?;
+//!     let stopped = async { tokio::signal::ctrl_c().await.expect("the handler can be set") };
+//!     axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+//!     // Sends what has not been sent yet.
 //!     profile.shutdown().await;
 //!     Ok(())
 //! }

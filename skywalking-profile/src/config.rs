@@ -90,7 +90,8 @@ impl ProfileConfig {
             "SW_AGENT_SSL_KEY_PATH",
             "SW_AGENT_SSL_CERT_CHAIN_PATH",
         ] {
-            if variable(unbuilt).is_some_and(|value| value != "false") {
+            let is_off = |value: &str| unbuilt == "SW_AGENT_FORCE_TLS" && value.eq_ignore_ascii_case("false");
+            if variable(unbuilt).is_some_and(|value| !is_off(&value)) {
                 return Err(ConfigError::new(
                     unbuilt,
                     "is not supported yet; without it nothing is encrypted or authenticated",
@@ -165,7 +166,8 @@ impl ProfileConfig {
 
     /// What becomes of each profiled request in embedded mode, instead of a tree on standard output.
     ///
-    /// Called on the agent's thread, which does nothing else meanwhile.
+    /// Called on the agent's thread, which does nothing else meanwhile. It must not hold a clone of the layer: the layer
+    /// ends when its last clone is dropped, which would then never be.
     #[must_use]
     pub fn on_profile(mut self, on_profile: impl Fn(&ProfileTree) + Send + Sync + 'static) -> Self {
         self.on_profile = Some(Arc::new(on_profile));
@@ -247,7 +249,7 @@ mod tests {
             ("SW_AGENT_COLLECTOR_BACKEND_SERVICES", "127.0.0.1:11800"),
             ("SW_AGENT_COLLECTOR_GET_PROFILE_TASK_INTERVAL", "20"),
             ("SW_AGENT_PROFILE_ACTIVE", "False"),
-            ("SW_AGENT_FORCE_TLS", "false"),
+            ("SW_AGENT_FORCE_TLS", "False"),
         ])
         .unwrap();
         assert_eq!(config.service, "orders");

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use skywalking_profile_axum::{ProfileConfig, ProfileLayer, ProfileTask};
 use tokio::net::TcpListener;
+use tokio::signal;
 use tracing::Level;
 
 #[tokio::main]
@@ -53,7 +54,10 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let profile = ProfileLayer::new(config);
     if is_embedded {
         for endpoint in endpoints::NAMES {
-            profile.profile(ProfileTask::new(endpoint).samples(u64::MAX))?;
+            // Refused where `SW_AGENT_PROFILE_ACTIVE` turns profiling off; the server serves all the same.
+            if let Err(error) = profile.profile(ProfileTask::new(endpoint).samples(u64::MAX)) {
+                eprintln!("slow-endpoint: {endpoint} is not profiled: {error}");
+            }
         }
     }
     let app = endpoints::router().layer(profile.clone());
@@ -68,7 +72,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             shown = demo::run(address, is_embedded.then_some(profiles)) => shown?,
         }
     } else {
-        server.with_graceful_shutdown(interrupted()).await?;
+        server.with_graceful_shutdown(stopped()).await?;
     }
     profile.shutdown().await;
     Ok(())
@@ -82,9 +86,20 @@ fn port(is_demo: bool) -> Result<u16, Box<dyn Error>> {
     }
 }
 
-async fn interrupted() {
-    // Without the signal's handler there is nothing to wait for but the process's end.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+/// Ctrl-C, or the SIGTERM of whoever stops services.
+async fn stopped() {
+    #[cfg(unix)]
+    let terminated = async {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending();
+    tokio::select! {
+        // Without the handler there is nothing to wait for but the process's end.
+        Ok(()) = signal::ctrl_c() => {}
+        () = terminated => {}
     }
 }

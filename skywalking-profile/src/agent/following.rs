@@ -4,11 +4,20 @@ use std::sync::Arc;
 
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::LeafToken;
-use crate::request::{OpenWait, Started, WaitFor};
+use crate::request::{OpenWait, Pause, Started, WaitFor};
 use crate::timeline::LEAST_WAIT_NS;
 
-/// Stretches kept of one request, some megabytes. An endless request beyond loses its shortest ones.
+/// Stretches kept of one request, some 2 MB: more than are ever sent.
 const MOST_STRETCHES: usize = 20_000;
+
+/// Stretches kept of all requests together, some 40 MB; each has its share, but for a least one.
+const ALL_STRETCHES: usize = 400_000;
+const LEAST_SHARE: usize = 200;
+
+/// How many stretches each of so many requests may have.
+pub(super) fn share(requests: usize) -> usize {
+    (ALL_STRETCHES / requests.max(1)).clamp(LEAST_SHARE, MOST_STRETCHES)
+}
 
 /// A request that is followed and has not ended.
 #[derive(Debug)]
@@ -37,16 +46,21 @@ pub(super) enum What {
     Ran,
     /// It waited for a leaf; `None` if none showed itself or its stack could not be copied.
     Awaited(Option<Addresses>),
-    /// It waited to be asked for the rest of its answer.
-    Peer,
+    Paused(Pause),
 }
 
 /// A wait whose end the request will tell.
 #[derive(Debug)]
 struct TakenWait {
     from: u64,
-    /// `None`: the peer.
-    leaves: Option<Vec<(Arc<LeafToken>, Option<Addresses>)>>,
+    what: TakenFor,
+}
+
+/// As [`WaitFor`], with its images unwound.
+#[derive(Debug)]
+enum TakenFor {
+    Leaves(Vec<(Arc<LeafToken>, Option<Addresses>)>),
+    Pause(Pause),
 }
 
 impl Following {
@@ -61,7 +75,7 @@ impl Following {
     /// The request has told a whole wait: only the leaf that it waited for is unwound.
     pub(super) fn waited(&mut self, wait: OpenWait, to: u64, stacks: &mut Stacks) {
         let what = match wait.what {
-            WaitFor::Peer => What::Peer,
+            WaitFor::Pause(pause) => What::Paused(pause),
             WaitFor::Leaves(leaves) => {
                 let leaf = awaited(leaves.iter().map(|leaf| &*leaf.token), to).map(|i| &leaves[i]);
                 What::Awaited(leaf.and_then(|leaf| leaf.image.as_ref()).map(|image| stacks.unwind(image)))
@@ -73,33 +87,52 @@ impl Following {
     /// Takes the open wait if it began before `before`, so that its images can be freed.
     pub(super) fn take_open_wait(&mut self, before: u64, stacks: &mut Stacks) {
         let Some(wait) = self.started.slot.take_older(before) else { return };
-        let leaves = match wait.what {
-            WaitFor::Peer => None,
-            WaitFor::Leaves(leaves) => Some(
-                leaves.into_iter().map(|leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image)))).collect(),
-            ),
+        let what = match wait.what {
+            WaitFor::Pause(pause) => TakenFor::Pause(pause),
+            WaitFor::Leaves(leaves) => {
+                let unwound =
+                    leaves.into_iter().map(|leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image))));
+                TakenFor::Leaves(unwound.collect())
+            }
         };
-        self.taken = Some(TakenWait { from: wait.from, leaves });
+        self.taken = Some(TakenWait { from: wait.from, what });
     }
 
     /// The wait that was taken, if any, has ended, or is taken to.
     pub(super) fn end_taken_wait(&mut self, to: u64) {
-        let Some(TakenWait { from, leaves }) = self.taken.take() else { return };
-        let what = leaves.map_or(What::Peer, |mut leaves| {
-            let leaf = awaited(leaves.iter().map(|(token, _)| &**token), to);
-            What::Awaited(leaf.and_then(|i| leaves.swap_remove(i).1))
-        });
+        let Some(TakenWait { from, what }) = self.taken.take() else { return };
+        let what = match what {
+            TakenFor::Pause(pause) => What::Paused(pause),
+            TakenFor::Leaves(mut leaves) => {
+                let leaf = awaited(leaves.iter().map(|(token, _)| &**token), to);
+                What::Awaited(leaf.and_then(|i| leaves.swap_remove(i).1))
+            }
+        };
         self.push(Stretch { from, to, what });
     }
 
+    /// Drops its shortest stretches until there are `most` at most.
+    pub(super) fn keep(&mut self, most: usize) {
+        while self.stretches.len() > most {
+            self.least *= 2;
+            let least = self.least;
+            self.stretches.retain(|stretch| stretch.lasts(least));
+            self.stretches.shrink_to(most);
+        }
+    }
+
     fn push(&mut self, stretch: Stretch) {
-        if matches!(stretch.what, What::Ran) || stretch.to.saturating_sub(stretch.from) >= self.least {
+        if stretch.lasts(self.least) {
             self.stretches.push(stretch);
         }
-        while self.stretches.len() > MOST_STRETCHES {
-            self.least *= 2;
-            self.stretches.retain(|stretch| stretch.to - stretch.from >= self.least);
-        }
+    }
+}
+
+impl Stretch {
+    /// Whether it is worth showing where waits are from `least` on: polls are from half of that.
+    fn lasts(&self, least: u64) -> bool {
+        let least = if matches!(self.what, What::Ran) { least / 2 } else { least };
+        self.to.saturating_sub(self.from) >= least
     }
 }
 

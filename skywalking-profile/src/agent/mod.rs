@@ -27,6 +27,7 @@ use crate::task::{ActiveTask, Board, ProfileTask, TaskError};
 
 const SHUTDOWN: Duration = Duration::from_secs(5);
 const DROP: Duration = Duration::from_secs(1);
+const SHUT_DOWN: TaskError = TaskError("the layer is inactive or shut down");
 
 /// The layer's handle of the agent. Dropping it stops the thread.
 pub(crate) struct Agent {
@@ -35,7 +36,7 @@ pub(crate) struct Agent {
     embedded: bool,
     orders: mpsc::UnboundedSender<Order>,
     /// Disconnected once the thread has ended.
-    alive: Mutex<Receiver<()>>,
+    alive: Arc<Mutex<Receiver<()>>>,
 }
 
 /// What the layer asks of the agent's thread.
@@ -45,7 +46,6 @@ enum Order {
     Profile(Arc<ActiveTask>),
     Shutdown {
         within: Duration,
-        done: Option<oneshot::Sender<()>>,
     },
 }
 
@@ -66,7 +66,7 @@ impl Agent {
                 error!(target: TARGET, %error, "cannot start the agent's thread: nothing will be profiled");
             }
         }
-        Self { board, events, embedded, orders, alive: Mutex::new(alive) }
+        Self { board, events, embedded, orders, alive: Arc::new(Mutex::new(alive)) }
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
@@ -83,17 +83,30 @@ impl Agent {
             return Err(TaskError("the layer reports to an OAP, whose UI alone makes profile tasks"));
         }
         if self.orders.is_closed() {
-            return Err(TaskError("the layer is inactive or shut down"));
+            return Err(SHUT_DOWN);
         }
         // On the board at once: the very next request is to be followed.
         let task = self.board.put_up(task);
-        self.orders.send(Order::Profile(task)).map_err(|_| TaskError("the layer is shut down"))
+        if task.has_ended() || self.orders.send(Order::Profile(task)).is_err() {
+            return Err(SHUT_DOWN);
+        }
+        Ok(())
     }
 
     pub(crate) async fn shutdown(&self) {
-        let (done, ended) = oneshot::channel();
-        if self.orders.send(Order::Shutdown { within: SHUTDOWN, done: Some(done) }).is_ok() {
-            // An error is the thread's end, too.
+        if self.orders.send(Order::Shutdown { within: SHUTDOWN }).is_err() {
+            return;
+        }
+        // The caller's runtime may have no timer, and the agent's thread may be held up in the application's callback: the
+        // deadline has a thread of its own.
+        let (done, ended) = oneshot::channel::<()>();
+        let alive = Arc::clone(&self.alive);
+        let waits = thread::Builder::new().name("sw-profile-stop".to_owned()).spawn(move || {
+            wait_for_end(&alive, SHUTDOWN);
+            drop(done);
+        });
+        if waits.is_ok() {
+            // The sender's drop is the answer.
             let _ = ended.await;
         }
     }
@@ -101,12 +114,16 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if self.orders.send(Order::Shutdown { within: DROP, done: None }).is_ok() {
-            let alive = self.alive.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Nothing is ever sent: this ends with the thread, or with the time.
-            let _ = alive.recv_timeout(DROP);
+        if self.orders.send(Order::Shutdown { within: DROP }).is_ok() {
+            wait_for_end(&self.alive, DROP);
         }
     }
+}
+
+/// Nothing is ever sent: this returns with the end of the agent's thread, or of the time.
+fn wait_for_end(alive: &Mutex<Receiver<()>>, at_most: Duration) {
+    let alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = alive.recv_timeout(at_most);
 }
 
 impl fmt::Debug for Agent {

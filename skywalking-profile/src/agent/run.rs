@@ -12,10 +12,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::Order;
-use super::following::Following;
+use super::following::{Following, share};
 use super::sample::sample;
 use super::stacks::Stacks;
-use crate::backend::{Backend, Port, Report};
+use crate::backend::{Backend, News, Port, Report};
 use crate::request::{Ended, Event, EventQueue};
 use crate::stack::{Frames, SUPPORTED};
 use crate::task::{ActiveTask, Board, Origin, ProfileTask};
@@ -69,7 +69,7 @@ impl Run {
 
     /// Reports endpoints that the OAP does not know yet.
     pub(super) fn discovering(self) -> Self {
-        self.board.give_discovery_turn();
+        self.board.discover();
         self
     }
 
@@ -80,20 +80,23 @@ impl Run {
             warn!(target: TARGET, "stacks cannot be captured on this platform, only on x86_64 Linux: waits show as [pending]");
         }
         let (reports, spool) = mpsc::channel(SPOOLED);
-        let (task_sender, mut tasks) = mpsc::channel(16);
+        let (news_sender, mut news) = mpsc::channel(16);
         self.reports = Some(reports);
-        let mut backend = pin!(backend.run(Port { tasks: task_sender, reports: spool }));
+        let mut backend = pin!(backend.run(Port { news: news_sender, reports: spool }));
 
-        let (within, done) = loop {
+        let within = loop {
             tokio::select! {
                 // Sends the reports; ends only after them.
                 () = &mut backend => {}
                 order = orders.recv() => match order {
                     Some(Order::Profile(active)) => self.track(active),
-                    Some(Order::Shutdown { within, done }) => break (within, done),
-                    None => break (Duration::ZERO, None),
+                    Some(Order::Shutdown { within }) => break within,
+                    None => break Duration::ZERO,
                 },
-                Some(task) = tasks.recv() => self.schedule(task),
+                Some(news) = news.recv() => match news {
+                    News::Task(task) => self.schedule(task),
+                    News::Undiscovered(endpoint) => self.board.forget_endpoint(&endpoint),
+                },
                 () = self.queue.worth_a_look() => {}
                 () = self.due() => {}
             }
@@ -109,7 +112,6 @@ impl Run {
         if timeout(within, backend).await.is_err() {
             warn!(target: TARGET, "not all reports could be sent before the layer shut down");
         }
-        drop(done);
     }
 
     /// Waits for the next time at which there is something to do without an event.
@@ -131,9 +133,11 @@ impl Run {
         let now = clock::now();
         if self.discovery_due.is_some_and(|due| due <= now) {
             self.discovery_due = None;
-            self.board.give_discovery_turn();
+            self.board.discover();
         }
+        let share = share(self.following.len());
         for following in self.following.values_mut() {
+            following.keep(share);
             let period = clock::nanos(following.started.task.task.dump_period);
             following.take_open_wait(now.saturating_sub(period), &mut self.stacks);
         }
@@ -203,17 +207,21 @@ impl Run {
 
     /// A task of the OAP: begins at its start time, and ends by it, whenever it arrived.
     fn schedule(&mut self, task: ProfileTask) {
-        let start = match &task.origin {
-            Origin::Code => clock::now(),
-            Origin::Oap { start, .. } => match start.duration_since(SystemTime::now()) {
-                Ok(ahead) => clock::now() + clock::nanos(ahead),
-                Err(behind) if task.duration.is_some_and(|duration| duration <= behind.duration()) => {
-                    return info!(target: TARGET, task = task.id(), "a profile task arrived after its end");
-                }
-                Err(_) => clock::now(),
-            },
-        };
-        self.scheduled.push((start, task));
+        let Origin::Oap { id, start } = &task.origin else { return };
+        let mut starts = clock::now();
+        match start.duration_since(SystemTime::now()) {
+            Ok(ahead) if ahead > Duration::from_secs(1) => {
+                info!(target: TARGET, task = id, "a profile task begins in {ahead:.0?} by this host's clock");
+                starts = starts.saturating_add(clock::nanos(ahead));
+            }
+            Err(behind) if task.duration.is_some_and(|duration| duration <= behind.duration()) => {
+                warn!(target: TARGET, task = id, "a profile task arrived after its end by this host's clock");
+                self.report(Report::Finish(id.clone()));
+                return;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.scheduled.push((starts, task));
     }
 
     /// Watches over a task that is on the board.
@@ -224,7 +232,7 @@ impl Run {
                 Origin::Code => Duration::ZERO,
                 Origin::Oap { start, .. } => start.elapsed().unwrap_or_default(),
             };
-            clock::now() + clock::nanos(duration.saturating_sub(late))
+            clock::now().saturating_add(clock::nanos(duration.saturating_sub(late)))
         });
         self.stacks.prepare();
         // Who made a task in code knows.
@@ -239,7 +247,13 @@ impl Run {
                 "profile task begins"
             );
         }
-        self.tasks.push(RunningTask { active, ends });
+        let task = RunningTask { active, ends };
+        // Its requests may have ended before the order to track it was read.
+        if task.active.is_complete() {
+            self.finish(task, "all its samples are in");
+        } else {
+            self.tasks.push(task);
+        }
     }
 
     fn finish(&mut self, RunningTask { active, .. }: RunningTask, why: &str) {
@@ -249,8 +263,10 @@ impl Run {
             self.following.drain().partition(|(_, following)| Arc::ptr_eq(&following.started.task, &active));
         self.following = others;
         let of_task: HashMap<u64, Following> = of_task;
-        // A request that hangs is just what was looked for.
-        for mut following in of_task.into_values() {
+        // A request that hangs is just what was looked for; the longer, the more.
+        let mut unfinished: Vec<Following> = of_task.into_values().collect();
+        unfinished.sort_by_key(|following| following.started.at);
+        for mut following in unfinished {
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
                 following.take_open_wait(now, &mut self.stacks);
                 following.end_taken_wait(now);
@@ -272,6 +288,10 @@ impl Run {
             "profile task ends: {why}"
         );
         if let Origin::Oap { id, .. } = &active.task.origin {
+            if tally.matched == 0 {
+                let seen = self.board.some_endpoints().join(", ");
+                warn!(target: TARGET, task = id, "no request was of endpoint `{}`; seen were: {seen}", active.task.endpoint);
+            }
             self.report(Report::Finish(id.clone()));
         }
         if self.tasks.is_empty() {
@@ -291,6 +311,10 @@ impl Run {
 
     fn report(&mut self, report: Report) {
         let Some(reports) = &self.reports else { return };
+        // Samples must not find the spool full of endpoints; those are reported again before long.
+        if matches!(report, Report::Discovery(_)) && reports.capacity() < SPOOLED / 2 {
+            return;
+        }
         if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = reports.try_send(report) {
             self.dropped_reports += 1;
         }

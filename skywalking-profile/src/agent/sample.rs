@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::following::{Following, What};
 use super::stacks::{Addresses, Stacks};
 use crate::backend::Sample;
-use crate::request::Ended;
+use crate::request::{Ended, Pause};
 use crate::task::cut_endpoint;
 use crate::timeline::{SignatureId, Stack, Timeline, Visit, snapshots, span_times};
 use crate::trace::{Segment, WallClock};
@@ -28,7 +28,8 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
         let mut note = |text| Arc::from([root, signatures.id(text)]);
         match what {
             What::Ran => None,
-            What::Peer => Some(note("[waiting for the client]")),
+            What::Paused(Pause::FirstPoll) => Some(note("[waiting for the first poll]")),
+            What::Paused(Pause::Peer) => Some(note("[waiting for the client]")),
             What::Awaited(None) => Some(note("[pending]")),
             What::Awaited(Some(addresses)) => {
                 Some(Arc::clone(named.entry(Arc::clone(addresses)).or_insert_with(|| {
@@ -78,8 +79,9 @@ fn tag(segment: &mut Segment, following: &Following, end_ns: u64, ended: Option<
             segment.tags.push(("profile.polls", ended.polls.to_string()));
             segment.tags.push(("profile.longest_poll_ms", ms(ended.longest_poll_ns)));
             segment.tags.push(("profile.busy_ms", ms(ended.busy_ns)));
-            segment.tags.push(("profile.suspended_ms", ms(end_ns.saturating_sub(ended.busy_ns))));
-            if !ended.completed {
+            segment.tags.push(("profile.waiting_ms", ms(end_ns.saturating_sub(ended.busy_ns))));
+            // What became of a body that its server stops polling, say for a HEAD request, cannot be told.
+            if !ended.completed && ended.status.is_none() {
                 segment.tags.push(("profile.cancelled", "true".to_owned()));
             }
         }

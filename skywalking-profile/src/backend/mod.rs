@@ -31,8 +31,16 @@ pub(crate) trait Backend {
 /// A backend's side of the agent.
 #[derive(Debug)]
 pub(crate) struct Port {
-    pub(crate) tasks: Sender<ProfileTask>,
+    pub(crate) news: Sender<News>,
     pub(crate) reports: Receiver<Report>,
+}
+
+/// What a backend has to tell.
+#[derive(Debug)]
+pub(crate) enum News {
+    Task(ProfileTask),
+    /// The endpoint could not be reported: it is to be discovered again.
+    Undiscovered(Arc<str>),
 }
 
 /// What the agent has to tell.

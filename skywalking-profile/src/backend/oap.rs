@@ -4,37 +4,42 @@
 //! goes out in short client streams: the OAP acknowledges a stream as a whole when it ends. What could not be sent at all
 //! is tried again; what may have arrived is not, since the OAP's JDBC storages insert a repeated snapshot twice.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::error::Error;
-use std::net::{IpAddr, UdpSocket};
-use std::process;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{mem, process};
 
 use skywalking_profile_proto::v3::management_service_client::ManagementServiceClient;
 use skywalking_profile_proto::v3::profile_task_client::ProfileTaskClient;
 use skywalking_profile_proto::v3::trace_segment_report_service_client::TraceSegmentReportServiceClient;
 use skywalking_profile_proto::v3::{
-    InstancePingPkg, InstanceProperties, KeyStringValuePair, ProfileTaskCommandQuery, ProfileTaskFinishReport, RefType,
-    SegmentObject, SegmentReference, SpanLayer, SpanObject, SpanType, ThreadSnapshot, ThreadStack,
+    Commands, InstancePingPkg, InstanceProperties, KeyStringValuePair, ProfileTaskCommandQuery,
+    ProfileTaskFinishReport, RefType, SegmentObject, SegmentReference, SpanLayer, SpanObject, SpanType, ThreadSnapshot,
+    ThreadStack,
 };
 use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::command::TaskCommand;
-use super::{Backend, Port, Report, Sample};
+use super::{Backend, News, Port, Report, Sample};
 use crate::TARGET;
 use crate::config::ProfileConfig;
-use crate::task::ProfileTask;
 use crate::timeline::Snapshot;
 use crate::trace::{Segment, new_id};
 
 const CONNECTING: Duration = Duration::from_secs(5);
 const ANSWERING: Duration = Duration::from_secs(30);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long an OAP without a profile receiver is left alone.
+const UNIMPLEMENTED_AGAIN: Duration = Duration::from_secs(300);
+const FINISH_TRIES: u32 = 5;
 /// The interval of the Java agent's heartbeat, `collector.heartbeat_period`.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Every so many heartbeats the properties are sent again, `collector.properties_report_period_factor` there.
@@ -47,58 +52,73 @@ const COMPONENT_RUST: i32 = 11_000;
 /// The backend of a layer with an OAP's address.
 #[derive(Debug)]
 pub(crate) struct Oap {
-    channel: Channel,
+    endpoint: Endpoint,
+    channel: RefCell<Channel>,
     address: String,
     service: String,
     instance: String,
     task_interval: Duration,
     /// Whether the last call went through; `None` before the first.
     connected: Cell<Option<bool>>,
+    /// Endpoints whose segments were not sent, for want of a connection.
+    missed: RefCell<HashSet<Arc<str>>>,
 }
 
 impl Oap {
     /// Connects when first used. To be called within the agent's runtime.
     pub(crate) fn new(config: &ProfileConfig, address: String) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(address.clone())?.connect_timeout(CONNECTING).timeout(ANSWERING);
+        let endpoint = Endpoint::from_shared(address.clone())?
+            .connect_timeout(CONNECTING)
+            .timeout(ANSWERING)
+            .tcp_keepalive(Some(KEEPALIVE));
         Ok(Self {
-            channel: endpoint.connect_lazy(),
+            channel: RefCell::new(endpoint.connect_lazy()),
+            endpoint,
             instance: config.instance.clone().unwrap_or_else(|| default_instance(&address)),
             address,
             service: config.service.clone(),
             task_interval: config.task_interval,
             connected: Cell::new(None),
+            missed: RefCell::default(),
         })
     }
 
     async fn keep_alive(&self) {
-        let mut client = ManagementServiceClient::new(self.channel.clone());
         let mut backoff = Backoff::new();
         // The instance is unknown until its properties have arrived.
-        while self.judge(client.report_instance_properties(self.properties()).await).is_err() {
+        while !self.send_properties().await {
             sleep(backoff.next()).await;
         }
         for beat in 1u32.. {
             sleep(HEARTBEAT).await;
             // A heartbeat that fails is made up for by the next one.
-            let _ = if beat % PROPERTIES_EVERY == 0 {
-                self.judge(client.report_instance_properties(self.properties()).await)
+            if beat % PROPERTIES_EVERY == 0 {
+                self.send_properties().await;
             } else {
                 let (service, service_instance) = self.names();
-                self.judge(client.keep_alive(InstancePingPkg { service, service_instance, ..Default::default() }).await)
-            };
+                let ping = InstancePingPkg { service, service_instance, ..Default::default() };
+                let _ = self.judge(ManagementServiceClient::new(self.channel()).keep_alive(ping).await);
+            }
         }
     }
 
-    /// Hands on new tasks. Ends if the OAP has no profiling, or if nobody wants tasks any more.
-    async fn poll_tasks(&self, tasks: Sender<ProfileTask>) {
-        let mut client = ProfileTaskClient::new(self.channel.clone());
+    async fn send_properties(&self) -> bool {
+        let mut client = ManagementServiceClient::new(self.channel());
+        self.judge(client.report_instance_properties(self.properties()).await).is_ok()
+    }
+
+    /// Hands on new tasks. Ends if nobody wants them any more.
+    async fn poll_tasks(&self, news: Sender<News>) {
         let mut known = HashSet::new();
         let mut last_command_time = -1;
+        let mut told_of_missing_receiver = false;
         loop {
             let (service, service_instance) = self.names();
             let query = ProfileTaskCommandQuery { service, service_instance, last_command_time };
+            let mut client = ProfileTaskClient::new(self.channel());
             match self.judge(client.get_profile_task_commands(query).await) {
                 Ok(commands) => {
+                    told_of_missing_receiver = false;
                     for TaskCommand { task_id, create_time, task } in
                         commands.commands.iter().filter_map(TaskCommand::of)
                     {
@@ -108,7 +128,7 @@ impl Oap {
                         }
                         match task {
                             Ok(task) => {
-                                if tasks.send(task).await.is_err() {
+                                if news.send(News::Task(task)).await.is_err() {
                                     return;
                                 }
                             }
@@ -118,10 +138,21 @@ impl Oap {
                             }
                         }
                     }
+                    for endpoint in self.missed.take() {
+                        if news.send(News::Undiscovered(endpoint)).await.is_err() {
+                            return;
+                        }
+                    }
                 }
                 Err(status) if status.code() == Code::Unimplemented => {
-                    warn!(target: TARGET, oap = self.address, "the OAP has no profile receiver: nothing can be profiled");
-                    return;
+                    if !mem::replace(&mut told_of_missing_receiver, true) {
+                        warn!(
+                            target: TARGET,
+                            oap = self.address,
+                            "nothing can be profiled: the OAP has no profile receiver (or a proxy before it no route to it)"
+                        );
+                    }
+                    sleep(UNIMPLEMENTED_AGAIN).await;
                 }
                 Err(_) => {}
             }
@@ -131,70 +162,101 @@ impl Oap {
 
     async fn deliver(&self, report: Report) {
         match report {
-            Report::Discovery(segment) => self.send_segment(&segment).await,
+            Report::Discovery(segment) => {
+                // Not worth a queue: the endpoint is discovered again when the OAP is back.
+                if self.connected.get() == Some(false) || self.judge(self.send_segment(&segment).await).is_err() {
+                    self.missed.borrow_mut().insert(Arc::clone(&segment.endpoint));
+                }
+            }
             Report::Sample(sample) => {
-                self.send_segment(&sample.segment).await;
-                for batch in sample.snapshots.chunks(BATCH) {
-                    self.send_snapshots(&sample, batch).await;
+                if let Err(status) = self.send_sample(&sample).await {
+                    warn!(
+                        target: TARGET,
+                        task = sample.task_id,
+                        segment = sample.segment.segment_id,
+                        error = %reason(&status),
+                        "a profiled request did not arrive whole"
+                    );
                 }
             }
             Report::Finish(task_id) => self.finish(&task_id).await,
         }
     }
 
-    async fn send_segment(&self, segment: &Segment) {
-        self.until_sent("a trace segment", async || {
-            let stream = tokio_stream::once(self.segment_object(segment));
-            TraceSegmentReportServiceClient::new(self.channel.clone()).collect(stream).await
-        })
-        .await;
+    /// Segment first: without it the OAP does not list the snapshots. Stops at the first loss, since snapshots with a gap in
+    /// their sequence would show wrong times.
+    async fn send_sample(&self, sample: &Sample) -> Result<(), Status> {
+        self.until_sent(async || self.send_segment(&sample.segment).await).await?;
+        for batch in sample.snapshots.chunks(BATCH) {
+            self.until_sent(async || {
+                let snapshots: Vec<_> = batch.iter().map(|snapshot| thread_snapshot(sample, snapshot)).collect();
+                ProfileTaskClient::new(self.channel()).collect_snapshot(tokio_stream::iter(snapshots)).await
+            })
+            .await?;
+        }
+        Ok(())
     }
 
-    async fn send_snapshots(&self, sample: &Sample, batch: &[Snapshot]) {
-        self.until_sent("thread snapshots", async || {
-            let snapshots: Vec<_> = batch.iter().map(|snapshot| thread_snapshot(sample, snapshot)).collect();
-            ProfileTaskClient::new(self.channel.clone()).collect_snapshot(tokio_stream::iter(snapshots)).await
-        })
-        .await;
+    async fn send_segment(&self, segment: &Segment) -> Result<tonic::Response<Commands>, Status> {
+        let stream = tokio_stream::once(self.segment_object(segment));
+        TraceSegmentReportServiceClient::new(self.channel()).collect(stream).await
     }
 
+    /// Told twice, it does no harm: a failure is tried again whatever it was, but not forever.
     async fn finish(&self, task_id: &str) {
-        self.until_sent("a task's end", async || {
-            let (service, service_instance) = self.names();
-            let report = ProfileTaskFinishReport { service, service_instance, task_id: task_id.to_owned() };
-            ProfileTaskClient::new(self.channel.clone()).report_task_finish(report).await
-        })
-        .await;
+        let mut backoff = Backoff::new();
+        for _ in 0..FINISH_TRIES {
+            let told = self.until_sent(async || {
+                let (service, service_instance) = self.names();
+                let report = ProfileTaskFinishReport { service, service_instance, task_id: task_id.to_owned() };
+                ProfileTaskClient::new(self.channel()).report_task_finish(report).await
+            });
+            match told.await {
+                Ok(_) => return,
+                Err(status) => debug!(target: TARGET, task = task_id, %status, "a task's end was not told"),
+            }
+            sleep(backoff.next()).await;
+        }
+        warn!(target: TARGET, task = task_id, "the OAP could not be told that a profile task has ended");
     }
 
-    /// Calls until the OAP could be reached; then the answer decides, and a failed call is a loss.
-    async fn until_sent<T>(&self, what: &str, mut call: impl AsyncFnMut() -> Result<tonic::Response<T>, Status>) {
+    /// Calls until the OAP could be reached; then its answer holds. What may have arrived is not sent again.
+    async fn until_sent<T>(
+        &self,
+        mut call: impl AsyncFnMut() -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
         let mut backoff = Backoff::new();
         loop {
             match self.judge(call().await) {
                 Err(status) if is_unsent(&status) => sleep(backoff.next()).await,
-                Err(status) => {
-                    warn!(target: TARGET, oap = self.address, %status, "{what} may be lost");
-                    return;
-                }
-                Ok(_) => return,
+                answer => return answer,
             }
         }
     }
 
+    fn channel(&self) -> Channel {
+        self.channel.borrow().clone()
+    }
+
     /// Says once when the OAP goes away and once when it is back.
     fn judge<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Status> {
-        let connected = !answer.as_ref().is_err_and(|status| !matches!(status.code(), Code::Unimplemented));
-        if self.connected.replace(Some(connected)) != Some(connected) {
-            match &answer {
-                Ok(_) => info!(target: TARGET, oap = self.address, "connected to the OAP"),
-                Err(status) => {
-                    warn!(target: TARGET, oap = self.address, error = %reason(status), "the OAP does not answer; trying on")
+        match &answer {
+            Ok(_) => {
+                if self.connected.replace(Some(true)) != Some(true) {
+                    info!(target: TARGET, oap = self.address, "connected to the OAP");
                 }
             }
-        }
-        if let Err(status) = &answer {
-            debug!(target: TARGET, oap = self.address, %status, "a call failed");
+            // The connection is fine; what is missing concerns the caller.
+            Err(status) if status.code() == Code::Unimplemented => {}
+            Err(status) => {
+                if self.connected.replace(Some(false)) != Some(false) {
+                    warn!(target: TARGET, oap = self.address, error = %reason(status), "{}; trying on", trouble(status));
+                }
+                if is_timeout(status) {
+                    // The connection may be half open, and would go on to swallow calls.
+                    *self.channel.borrow_mut() = self.endpoint.connect_lazy();
+                }
+            }
         }
         answer.map(tonic::Response::into_inner)
     }
@@ -268,7 +330,7 @@ impl Backend for Oap {
         };
         tokio::select! {
             () = reporting => {}
-            ((), ()) = async { tokio::join!(self.keep_alive(), self.poll_tasks(port.tasks)) } => {}
+            ((), ()) = async { tokio::join!(self.keep_alive(), self.poll_tasks(port.news)) } => {}
         }
     }
 }
@@ -293,9 +355,23 @@ fn is_unsent(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<ConnectError>())
 }
 
+fn is_timeout(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded || causes(status).any(|cause| cause.is::<TimeoutExpired>())
+}
+
+/// What a failed call means to whoever reads the log.
+fn trouble(status: &Status) -> &'static str {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => "the OAP refuses this agent; it may want a token",
+        _ if is_unsent(status) || is_timeout(status) || status.code() == Code::Unavailable => "the OAP does not answer",
+        _ => "no OAP seems to answer there; its gRPC port is 11800 by default",
+    }
+}
+
 /// The innermost cause says what happened ("Connection refused"), the status itself often only "transport error".
 fn reason(status: &Status) -> String {
-    causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
+    let said = causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string);
+    if said.is_empty() { status.code().description().to_owned() } else { said }
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
@@ -309,8 +385,13 @@ fn default_instance(oap: &str) -> String {
 }
 
 /// This host's address on the way to the OAP. Connecting a UDP socket asks the routing table and sends nothing.
+///
+/// An OAP that is known by name is taken to be on the way of all else: a look-up would hold up the agent.
 fn own_address(oap: &str) -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect(oap.trim_start_matches("http://").trim_end_matches('/')).ok()?;
+    const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9); // RFC 5737's TEST-NET-1
+    let oap = oap.trim_start_matches("http://").trim_end_matches('/').parse().unwrap_or(ELSEWHERE);
+    let any: IpAddr = if oap.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(oap).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }

@@ -42,11 +42,18 @@ where
             Some(Admitted::Discovered(_)) | None => this.inner.poll(cx),
         };
         let result = ready!(polled);
-        // An error ends the request here; so does the drop of this future.
         let admitted = this.admitted.take();
-        Poll::Ready(result.map(|response| {
-            let followed = admitted.and_then(|admitted| admitted.responded(response.status()));
-            response.map(|body| ResponseBody::new(body, followed))
-        }))
+        Poll::Ready(match result {
+            Ok(response) => {
+                let followed = admitted.and_then(|admitted| admitted.responded(response.status()));
+                Ok(response.map(|body| ResponseBody::new(body, followed)))
+            }
+            Err(error) => {
+                if let Some(Admitted::Followed(followed)) = admitted {
+                    followed.complete();
+                }
+                Err(error)
+            }
+        })
     }
 }

@@ -76,7 +76,7 @@ impl ProfileLayer {
         if self.route.is_some() && matched.is_none() {
             return None;
         }
-        let discovery = Discovery::start(events, board, || format!("{method}:{route}"))?;
+        let discovery = Discovery::start(events, board, format_args!("{method}:{route}"))?;
         Some(Admitted::Discovered(Box::new(discovery)))
     }
 }

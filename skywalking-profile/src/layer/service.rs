@@ -9,6 +9,7 @@ use tower_service::Service;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
 use super::layer::ProfileLayer;
+use crate::request::Admitted;
 
 /// The service that [`ProfileLayer`] makes. Its responses and errors are the inner service's.
 #[derive(Clone, Debug)]
@@ -38,7 +39,11 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // Before the inner call: what runs in there is the request's time, too.
-        let admitted = self.layer.admit(&request);
-        ResponseFuture::new(self.inner.call(request), admitted)
+        let mut admitted = self.layer.admit(&request);
+        let future = self.inner.call(request);
+        if let Some(Admitted::Followed(followed)) = &mut admitted {
+            followed.called();
+        }
+        ResponseFuture::new(future, admitted)
     }
 }

@@ -1,37 +1,37 @@
 //! A request that is reported, unprofiled, so that SkyWalking can offer its endpoint before any profile task exists.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::event::{Event, Events};
 use crate::clock;
-use crate::task::Board;
+use crate::task::{Board, Lookup};
 
-/// Reports its endpoint once the response is there. Holds the board's turn: one request does at a time.
+/// Reports its endpoint once the response is there.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     events: Events,
     board: Arc<Board>,
+    /// Taken when it is reported.
     endpoint: Option<Arc<str>>,
     wall: SystemTime,
     from: u64,
 }
 
 impl Discovery {
-    /// Takes the board's turn if there is one and the endpoint is due.
-    pub(crate) fn start(events: &Events, board: &Arc<Board>, endpoint: impl FnOnce() -> String) -> Option<Self> {
-        if !board.take_discovery_turn() {
-            return None;
-        }
-        match board.note_endpoint(endpoint()) {
-            Some(endpoint) => Some(Self {
+    /// `None` if the endpoint is known, or if it is not time to look.
+    pub(crate) fn start(events: &Events, board: &Arc<Board>, endpoint: fmt::Arguments<'_>) -> Option<Self> {
+        match board.look_up(endpoint)? {
+            Lookup::Due(endpoint) => Some(Self {
                 events: events.clone(),
                 board: Arc::clone(board),
                 endpoint: Some(endpoint),
                 wall: SystemTime::now(),
                 from: clock::now(),
             }),
-            None => {
+            Lookup::Known => None,
+            Lookup::Exhausted => {
                 events.send(Event::NothingNew);
                 None
             }
@@ -40,10 +40,9 @@ impl Discovery {
 
     pub(crate) fn responded(mut self, status: http::StatusCode) {
         if let Some(endpoint) = self.endpoint.take() {
-            let took_ns = clock::now() - self.from;
+            let took_ns = clock::now().saturating_sub(self.from);
             self.events.send(Event::Discovered { endpoint, started: self.wall, took_ns, status: status.as_u16() });
         }
-        self.board.give_discovery_turn();
     }
 }
 
@@ -52,7 +51,6 @@ impl Drop for Discovery {
     fn drop(&mut self) {
         if let Some(endpoint) = self.endpoint.take() {
             self.board.forget_endpoint(&endpoint);
-            self.board.give_discovery_turn();
         }
     }
 }

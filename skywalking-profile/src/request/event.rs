@@ -43,7 +43,7 @@ pub(crate) enum Event {
         took_ns: u64,
         status: u16,
     },
-    /// Discovery met an endpoint that is known.
+    /// Discovery met known endpoints only, and is to rest.
     NothingNew,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Ended {
     pub(crate) at: u64,
     /// `None` if there was no response.
     pub(crate) status: Option<u16>,
-    /// Whether response and body were delivered to their end, rather than dropped on the way.
+    /// Whether its body came to its end or its service failed, rather than being dropped on the way.
     pub(crate) completed: bool,
     pub(crate) polls: u64,
     pub(crate) busy_ns: u64,

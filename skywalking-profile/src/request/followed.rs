@@ -7,22 +7,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use super::event::{Ended, Event, Events, Started};
-use super::slot::{OpenWait, Slot, WaitFor};
+use super::slot::{OpenWait, Pause, Slot, WaitFor};
 use crate::await_tree::{self, Leaf};
 use crate::clock;
 use crate::task::ActiveTask;
 use crate::timeline::{LEAST_RUN_NS, LEAST_WAIT_NS};
 use crate::trace::Parent;
 
-/// A request that is followed, from the call of the service to the end of its response body or its drop.
+/// A request that is followed, from the call of the service to the end of its response body or its drop, or until its
+/// task ends.
 #[derive(Debug)]
 pub(crate) struct Followed {
     request: u64,
+    task: Arc<ActiveTask>,
     events: Events,
     slot: Arc<Slot>,
-    /// Since when it runs; between polls, since when it last did.
-    ran_from: u64,
-    polled: bool,
+    started: u64,
     /// Kept for its memory.
     leaves: Vec<Leaf>,
     status: Option<u16>,
@@ -40,11 +40,11 @@ impl Followed {
         let slot = Arc::<Slot>::default();
         let host = request.uri().authority().map(|authority| authority.as_str());
         let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
-        let at = clock::now();
+        let started = clock::now();
         events.send(Event::Started(Box::new(Started {
             request: number,
-            task,
-            at,
+            task: Arc::clone(&task),
+            at: started,
             wall: SystemTime::now(),
             method: request.method().clone(),
             host: host.map(str::to_owned),
@@ -54,10 +54,10 @@ impl Followed {
         })));
         Self {
             request: number,
+            task,
             events: events.clone(),
             slot,
-            ran_from: at,
-            polled: false,
+            started,
             leaves: Vec::new(),
             status: None,
             completed: false,
@@ -67,26 +67,34 @@ impl Followed {
         }
     }
 
+    /// The service's `call` has returned. Until its first poll the request waits for its executor.
+    pub(crate) fn called(&mut self) {
+        let now = clock::now();
+        self.ran(self.started, now);
+        self.slot.put(Box::new(OpenWait { from: now, what: WaitFor::Pause(Pause::FirstPoll) }));
+    }
+
     /// Polls the request by `poll`.
     pub(crate) fn poll<R>(&mut self, waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
-        // Until the first poll the call itself ran.
-        let from = clock::now();
-        if mem::replace(&mut self.polled, true) {
-            self.end_wait(from);
-            self.ran_from = from;
+        if self.task.has_ended() {
+            return poll(&mut Context::from_waker(waker));
         }
+        let from = clock::now();
+        self.end_wait(from);
         let mut leaves = mem::take(&mut self.leaves);
         leaves.clear();
         let polled = await_tree::poll(waker, &mut leaves, poll);
         let to = clock::now();
-        self.note_poll(from, to);
+        self.polls += 1;
+        self.longest_poll_ns = self.longest_poll_ns.max(to.saturating_sub(from));
+        self.ran(from, to);
         let what = if polled.is_pending() {
             // A leaf that let go of its token without a wake has completed or was dropped.
             leaves.retain(|leaf| !leaf.token.is_released() || leaf.token.woken_at().is_some());
             WaitFor::Leaves(leaves)
         } else {
             self.leaves = leaves;
-            WaitFor::Peer
+            WaitFor::Pause(Pause::Peer)
         };
         self.slot.put(Box::new(OpenWait { from: to, what }));
         polled
@@ -96,17 +104,16 @@ impl Followed {
         self.status = Some(status.as_u16());
     }
 
-    /// The response's body has reached its end.
+    /// The request came to its own end: its body did, or its service failed.
     pub(crate) fn complete(mut self) {
         self.completed = true;
     }
 
-    fn note_poll(&mut self, from: u64, to: u64) {
-        self.polls += 1;
-        self.busy_ns += to - self.ran_from.min(to);
-        self.longest_poll_ns = self.longest_poll_ns.max(to.saturating_sub(from));
-        if to.saturating_sub(self.ran_from) >= LEAST_RUN_NS {
-            self.events.send(Event::Ran { request: self.request, from: self.ran_from, to });
+    fn ran(&mut self, from: u64, to: u64) {
+        let ns = to.saturating_sub(from);
+        self.busy_ns += ns;
+        if ns >= LEAST_RUN_NS {
+            self.events.send(Event::Ran { request: self.request, from, to });
         }
     }
 
@@ -126,8 +133,12 @@ impl Followed {
 impl Drop for Followed {
     /// However the request ends: completed, timed out, or because the client went away.
     fn drop(&mut self) {
+        // Then the agent has reported it as it stood.
+        if self.task.has_ended() {
+            return;
+        }
         let at = clock::now();
-        if self.polled && !self.completed {
+        if !self.completed {
             self.end_wait(at);
         }
         self.events.send(Event::Ended(Box::new(Ended {

@@ -12,7 +12,7 @@ mod slot;
 pub(crate) use discovery::Discovery;
 pub(crate) use event::{Ended, Event, EventQueue, Events, Started, events};
 pub(crate) use followed::Followed;
-pub(crate) use slot::{OpenWait, WaitFor};
+pub(crate) use slot::{OpenWait, Pause, WaitFor};
 
 /// What the layer does about a request that it looks at.
 #[derive(Debug)]

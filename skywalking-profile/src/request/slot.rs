@@ -23,8 +23,16 @@ pub(crate) struct OpenWait {
 pub(crate) enum WaitFor {
     /// One of these leaves of its await tree, in the order of their registration; none if no leaf showed itself.
     Leaves(Vec<Leaf>),
-    /// The client, or whatever stands between it and the layer: the request has handed out its answer, or a part of it,
-    /// and has not been asked for more.
+    Pause(Pause),
+}
+
+/// A wait that is not the request's own doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pause {
+    /// For its executor: the service has been called, its future has not been polled.
+    FirstPoll,
+    /// For the client, or whatever stands between it and the layer: the request has handed out its answer, or a part of
+    /// it, and has not been asked for more.
     Peer,
 }
 
@@ -97,17 +105,17 @@ mod tests {
         });
         let mut kept = 0;
         for from in 0..WAITS {
-            slot.put(Box::new(OpenWait { from, what: WaitFor::Peer }));
+            slot.put(Box::new(OpenWait { from, what: WaitFor::Pause(Pause::Peer) }));
             kept += u64::from(slot.take().is_some());
         }
-        slot.put(Box::new(OpenWait { from: WAITS, what: WaitFor::Peer }));
+        slot.put(Box::new(OpenWait { from: WAITS, what: WaitFor::Pause(Pause::Peer) }));
         assert_eq!(kept + agent.join().unwrap(), WAITS);
     }
 
     #[test]
     fn a_wait_that_nobody_takes_is_dropped_with_its_slot() {
         let slot = Slot::default();
-        slot.put(Box::new(OpenWait { from: 1, what: WaitFor::Peer }));
-        slot.put(Box::new(OpenWait { from: 2, what: WaitFor::Peer }));
+        slot.put(Box::new(OpenWait { from: 1, what: WaitFor::Pause(Pause::Peer) }));
+        slot.put(Box::new(OpenWait { from: 2, what: WaitFor::Pause(Pause::Peer) }));
     }
 }

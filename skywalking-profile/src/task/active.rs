@@ -42,7 +42,7 @@ impl ActiveTask {
     /// Whether a request of `method` and `route` is to be followed.
     pub(super) fn takes(&self, method: &str, route: &str) -> bool {
         self.seen.fetch_add(1, Ordering::Relaxed);
-        if !is_endpoint(&self.task.endpoint, method, route) || self.ended.load(Ordering::Relaxed) {
+        if !is_endpoint(&self.task.endpoint, method, route) || self.has_ended() {
             return false;
         }
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
@@ -62,6 +62,10 @@ impl ActiveTask {
     /// Whether all samples are in.
     pub(crate) fn is_complete(&self) -> bool {
         self.kept.load(Ordering::Relaxed) >= self.task.max_sampling_count
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end(&self) {

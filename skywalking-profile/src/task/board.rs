@@ -3,6 +3,7 @@
 //! All of it hides behind one word, zero while there is nothing to do: then a request costs one relaxed load.
 
 use std::collections::HashMap;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -11,9 +12,12 @@ use super::active::ActiveTask;
 use super::profile_task::{ProfileTask, cut_endpoint};
 use crate::clock;
 
-/// Endpoints reported for discovery; more are left to the UI's own text field. A service whose raw paths are all
-/// different must not fill the OAP with them.
+/// Endpoints reported for discovery. A service whose raw paths are all different must not fill the OAP with them.
 const MOST_ENDPOINTS: usize = 500;
+
+/// Requests whose endpoint is looked up before discovery rests. With the second that it rests, an endpoint with one of
+/// 10,000 requests is found within minutes, and the look-ups of a busy service cost it microseconds a second.
+const LOOKUPS: u32 = 100;
 
 /// A known endpoint is reported again after this, so that it does not age out of the OAP's lists.
 const REPORTED_AGAIN_NS: u64 = clock_minutes(3);
@@ -21,15 +25,35 @@ const REPORTED_AGAIN_NS: u64 = clock_minutes(3);
 const ACTIVE: u32 = 1;
 const DISCOVERY: u32 = 2;
 
+/// What requests look at.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     /// [`ACTIVE`] while `tasks` is not empty, [`DISCOVERY`] while the next request is to look at its endpoint.
     word: AtomicU32,
     tasks: RwLock<Vec<Arc<ActiveTask>>>,
-    /// Known endpoints, and when each was last reported. Locked only by whoever took the discovery turn.
-    endpoints: Mutex<HashMap<Arc<str>, u64>>,
+    endpoints: Mutex<Endpoints>,
     /// Nobody looks after the board any more.
     closed: AtomicBool,
+}
+
+/// What discovery knows. Locked by whoever took its turn, for a look-up.
+#[derive(Debug, Default)]
+struct Endpoints {
+    /// Each with the time of its last report.
+    reported: HashMap<Arc<str>, u64>,
+    lookups_left: u32,
+    /// Kept for its memory.
+    name: String,
+}
+
+/// What discovery has to say of a request's endpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// It is to be reported.
+    Due(Arc<str>),
+    Known,
+    /// It is known, and discovery rests until it is resumed.
+    Exhausted,
 }
 
 impl Board {
@@ -48,11 +72,16 @@ impl Board {
         tasks.iter().find(|task| task.takes(method, route)).map(Arc::clone)
     }
 
+    /// Requests look for it from now on. On a closed board it has ended at once.
     pub(crate) fn put_up(&self, task: ProfileTask) -> Arc<ActiveTask> {
         let task = Arc::new(ActiveTask::new(task));
         let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
-        tasks.push(Arc::clone(&task));
-        self.word.fetch_or(ACTIVE, Ordering::Relaxed);
+        if self.closed.load(Ordering::Relaxed) {
+            task.end();
+        } else {
+            tasks.push(Arc::clone(&task));
+            self.word.fetch_or(ACTIVE, Ordering::Relaxed);
+        }
         task
     }
 
@@ -73,37 +102,65 @@ impl Board {
         self.word.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the caller, and nobody else until the turn is given again, is to look at its endpoint.
-    pub(crate) fn take_discovery_turn(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & DISCOVERY != 0
-            && self.word.fetch_and(!DISCOVERY, Ordering::AcqRel) & DISCOVERY != 0
+    /// Discovers endpoints from now on, or goes on after a rest.
+    pub(crate) fn discover(&self) {
+        self.endpoints().lookups_left = LOOKUPS;
+        self.offer_turn();
     }
 
-    pub(crate) fn give_discovery_turn(&self) {
-        if self.endpoints().len() < MOST_ENDPOINTS && !self.closed.load(Ordering::Relaxed) {
+    /// Looks up an endpoint, if discovery is not at rest and no other request is at it.
+    pub(crate) fn look_up(&self, endpoint: fmt::Arguments<'_>) -> Option<Lookup> {
+        let is_offered = self.word.load(Ordering::Relaxed) & DISCOVERY != 0;
+        if !is_offered || self.word.fetch_and(!DISCOVERY, Ordering::AcqRel) & DISCOVERY == 0 {
+            return None;
+        }
+        let lookup = self.endpoints().look_up(endpoint, clock::now());
+        if lookup != Lookup::Exhausted {
+            self.offer_turn();
+        }
+        Some(lookup)
+    }
+
+    pub(crate) fn forget_endpoint(&self, endpoint: &str) {
+        self.endpoints().reported.remove(endpoint);
+    }
+
+    /// Some of the endpoints that discovery knows.
+    pub(crate) fn some_endpoints(&self) -> Vec<Arc<str>> {
+        let mut endpoints: Vec<_> = self.endpoints().reported.keys().map(Arc::clone).collect();
+        endpoints.sort_unstable();
+        endpoints.truncate(10);
+        endpoints
+    }
+
+    fn offer_turn(&self) {
+        if !self.closed.load(Ordering::Relaxed) {
             self.word.fetch_or(DISCOVERY, Ordering::AcqRel);
         }
     }
 
-    /// Notes that the endpoint is being reported; `None` if it was, not long ago.
-    pub(crate) fn note_endpoint(&self, mut endpoint: String) -> Option<Arc<str>> {
-        endpoint.truncate(cut_endpoint(&endpoint).len());
-        let now = clock::now();
-        let mut endpoints = self.endpoints();
-        if endpoints.get(endpoint.as_str()).is_some_and(|reported| now - reported < REPORTED_AGAIN_NS) {
-            return None;
-        }
-        let endpoint = Arc::<str>::from(endpoint);
-        endpoints.insert(Arc::clone(&endpoint), now);
-        Some(endpoint)
-    }
-
-    pub(crate) fn forget_endpoint(&self, endpoint: &str) {
-        self.endpoints().remove(endpoint);
-    }
-
-    fn endpoints(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
+    fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Endpoints {
+    fn look_up(&mut self, endpoint: fmt::Arguments<'_>, now: u64) -> Lookup {
+        self.name.clear();
+        // Writing to a string does not fail.
+        let _ = self.name.write_fmt(endpoint);
+        let name = cut_endpoint(&self.name);
+        let is_due = match self.reported.get(name) {
+            Some(reported) => now.saturating_sub(*reported) >= REPORTED_AGAIN_NS,
+            None => self.reported.len() < MOST_ENDPOINTS,
+        };
+        if is_due {
+            let name = Arc::<str>::from(name);
+            self.reported.insert(Arc::clone(&name), now);
+            return Lookup::Due(name);
+        }
+        self.lookups_left = self.lookups_left.saturating_sub(1);
+        if self.lookups_left == 0 { Lookup::Exhausted } else { Lookup::Known }
     }
 }
 
@@ -129,33 +186,50 @@ mod tests {
     }
 
     #[test]
-    fn one_request_at_a_time_has_the_discovery_turn() {
-        let board = Board::default();
-        assert!(!board.take_discovery_turn());
-        board.give_discovery_turn();
-        assert!(!board.is_idle());
-        assert!(board.take_discovery_turn());
-        assert!(!board.take_discovery_turn());
-    }
-
-    #[test]
     fn an_endpoint_is_reported_once_unless_it_got_no_response() {
         let board = Board::default();
-        let endpoint = board.note_endpoint("GET:/".to_owned()).unwrap();
-        assert!(board.note_endpoint("GET:/".to_owned()).is_none());
-        board.forget_endpoint(&endpoint);
-        assert!(board.note_endpoint("GET:/".to_owned()).is_some());
+        assert_eq!(board.look_up(format_args!("GET:/")), None);
+        board.discover();
+        let due = Some(Lookup::Due("GET:/".into()));
+        assert_eq!(board.look_up(format_args!("GET:/")), due);
+        assert_eq!(board.look_up(format_args!("GET:/")), Some(Lookup::Known));
+        board.forget_endpoint("GET:/");
+        assert_eq!(board.look_up(format_args!("GET:/")), due);
+        assert_eq!(board.some_endpoints(), ["GET:/".into()]);
     }
 
     #[test]
-    fn discovery_stops_at_its_limit() {
+    fn discovery_rests_after_known_endpoints_alone() {
         let board = Board::default();
-        for i in 0..MOST_ENDPOINTS {
-            board.give_discovery_turn();
-            assert!(board.take_discovery_turn());
-            board.note_endpoint(format!("GET:/{i}"));
+        board.discover();
+        let lookups = |path: u32| board.look_up(format_args!("GET:/{path}"));
+        for path in 0..2 * LOOKUPS {
+            assert!(matches!(lookups(path), Some(Lookup::Due(_))));
         }
-        board.give_discovery_turn();
+        let until_rest = std::iter::from_fn(|| lookups(0)).count();
+        assert_eq!(until_rest, LOOKUPS as usize);
         assert!(board.is_idle());
+        board.discover();
+        assert!(matches!(lookups(2 * LOOKUPS), Some(Lookup::Due(_))));
+    }
+
+    #[test]
+    fn endpoints_beyond_the_limit_are_not_reported() {
+        let board = Board::default();
+        board.discover();
+        let due =
+            (0..2 * MOST_ENDPOINTS).filter(|i| matches!(board.look_up(format_args!("GET:/{i}")), Some(Lookup::Due(_))));
+        assert_eq!(due.count(), MOST_ENDPOINTS);
+    }
+
+    #[test]
+    fn a_closed_board_stays_idle() {
+        let board = Board::default();
+        board.discover();
+        let task = board.put_up(ProfileTask::new("GET:/"));
+        board.close();
+        board.discover();
+        assert!(board.is_idle() && task.has_ended());
+        assert!(board.put_up(ProfileTask::new("GET:/")).has_ended() && board.is_idle());
     }
 }
