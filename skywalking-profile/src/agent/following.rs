@@ -1,6 +1,7 @@
 //! The agent's side of one followed request: its timeline so far.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::LeafToken;
@@ -69,11 +70,14 @@ impl Following {
     }
 
     pub(super) fn ran(&mut self, from: u64, to: u64) {
+        // It has ended by now; usually that was told.
+        self.end_taken_wait(from);
         self.push(Stretch { from, to, what: What::Ran });
     }
 
     /// The request has told a whole wait: only the leaf that it waited for is unwound.
     pub(super) fn waited(&mut self, wait: OpenWait, to: u64, stacks: &mut Stacks) {
+        self.end_taken_wait(wait.from);
         let what = match wait.what {
             WaitFor::Pause(pause) => What::Paused(pause),
             WaitFor::Leaves(leaves) => {
@@ -86,6 +90,9 @@ impl Following {
 
     /// Takes the open wait if it began before `before`, so that its images can be freed.
     pub(super) fn take_open_wait(&mut self, before: u64, stacks: &mut Stacks) {
+        if self.taken.is_some() {
+            return;
+        }
         let Some(wait) = self.started.slot.take_older(before) else { return };
         let what = match wait.what {
             WaitFor::Pause(pause) => TakenFor::Pause(pause),
@@ -123,6 +130,9 @@ impl Following {
 
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
+            if matches!(stretch.what, What::Awaited(None)) {
+                self.started.task.stackless.fetch_add(1, Ordering::Relaxed);
+            }
             self.stretches.push(stretch);
         }
     }

@@ -267,8 +267,9 @@ impl Run {
         let mut unfinished: Vec<Following> = of_task.into_values().collect();
         unfinished.sort_by_key(|following| following.started.at);
         for mut following in unfinished {
+            // Whether it is kept or not: its images are freed.
+            following.take_open_wait(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
-                following.take_open_wait(now, &mut self.stacks);
                 following.end_taken_wait(now);
                 let sample = sample(&following, now, None, &mut self.stacks);
                 self.report(Report::Sample(Box::new(sample)));
@@ -283,6 +284,7 @@ impl Run {
             matched = tally.matched,
             below_threshold = tally.below_threshold,
             profiled = tally.kept,
+            waits_without_stack = tally.stackless,
             lost_events = self.queue.take_dropped(),
             lost_reports = std::mem::take(&mut self.dropped_reports),
             "profile task ends: {why}"
@@ -305,6 +307,9 @@ impl Run {
             // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
             // the last look.
             let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
+            if was_gone {
+                following.started.task.give_back();
+            }
             !was_gone
         });
     }

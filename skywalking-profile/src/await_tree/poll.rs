@@ -7,9 +7,9 @@
 #![expect(unsafe_code, reason = "captures the stack, shares the poll's leaves with its waker")]
 
 use std::cell::{Cell, UnsafeCell};
-use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::{mem, ptr};
 
 use super::token::{Leaf, LeafToken};
 use super::waker::{Lent, lend};
@@ -27,7 +27,12 @@ thread_local! {
 /// in the order of their registration.
 #[inline(never)]
 pub(crate) fn poll<R>(waker: &Waker, leaves: &mut Vec<Leaf>, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-    let lent = PollLeaves { request: waker, frame: PollFrame::here(), leaves: UnsafeCell::new(leaves) };
+    let lent = PollLeaves {
+        request: waker,
+        frame: PollFrame::here(),
+        leaves: UnsafeCell::new(leaves),
+        is_full: Cell::new(false),
+    };
     lend(&lent, |capture_waker| {
         let _current = Current::enter(lent.id());
         poll(&mut Context::from_waker(capture_waker))
@@ -39,9 +44,11 @@ struct PollLeaves<'a> {
     request: &'a Waker,
     frame: Option<PollFrame>,
     leaves: UnsafeCell<&'a mut Vec<Leaf>>,
+    /// There are too many leaves that wait.
+    is_full: Cell<bool>,
 }
 
-// SAFETY: `leaves` is touched only in `add`, and there only while `CURRENT` of the calling thread is this poll: on the
+// SAFETY: `leaves` and `is_full` are touched only in `add` and what it calls, and there only while `CURRENT` of the calling thread is this poll: on the
 // one thread that polls. `request` and `frame` are only read.
 unsafe impl Sync for PollLeaves<'_> {}
 
@@ -55,19 +62,32 @@ impl PollLeaves<'_> {
         if CURRENT.get() != self.id() {
             return None;
         }
-        // SAFETY: `CURRENT` is this poll: we are on the polling thread, within the poll, so `frame` is of a function that
-        // has not returned.
-        let image = self.frame.as_ref().and_then(|frame| unsafe { Image::capture(frame) });
-        let token = LeafToken::new(self.request.clone());
-        // SAFETY: we are on the polling thread (above); no other reference to the list is alive, since this function is the
-        // only place that makes one while the poll lasts, and nothing that it calls comes back here.
-        let leaves = unsafe { &mut **self.leaves.get() };
+        if self.is_full.get() {
+            return None;
+        }
+        // SAFETY: `CURRENT` is this poll: we are on the polling thread, within the poll. No other reference to the list is
+        // alive: each is made in this function alone, and for this one statement.
+        let mut leaves = mem::take(unsafe { &mut **self.leaves.get() });
+        // From here on other people's code may run, the drop of a waker, and even come back here: it then finds an empty list.
+        let token = self.add_to(&mut leaves);
+        // SAFETY: as above.
+        let back = mem::replace(unsafe { &mut **self.leaves.get() }, leaves);
+        drop(back);
+        token
+    }
+
+    fn add_to(&self, leaves: &mut Vec<Leaf>) -> Option<Arc<LeafToken>> {
         if leaves.len() >= MOST_LEAVES {
-            leaves.retain(|leaf| !leaf.token.is_released() || leaf.token.woken_at().is_some());
+            leaves.retain(Leaf::is_live);
+            // Not to be tried at each further clone.
+            self.is_full.set(leaves.len() >= MOST_LEAVES / 2);
         }
         if leaves.len() >= MOST_LEAVES || leaves.try_reserve(1).is_err() {
             return None;
         }
+        // SAFETY: `add` calls this within the poll and on its thread, so `frame` is of a function that has not returned.
+        let image = self.frame.as_ref().and_then(|frame| unsafe { Image::capture(frame) });
+        let token = LeafToken::new(self.request.clone());
         leaves.push(Leaf { token: Arc::clone(&token), image });
         Some(token)
     }

@@ -1,7 +1,7 @@
 //! What a leaf future stores in place of the request's waker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::{Wake, Waker};
 
 use crate::clock;
@@ -13,6 +13,13 @@ pub(crate) struct Leaf {
     pub(crate) token: Arc<LeafToken>,
     /// `None` if the stack could not be copied.
     pub(crate) image: Option<Image>,
+}
+
+impl Leaf {
+    /// Whether the leaf waits, or has woken the request. Otherwise it let go of its token: it completed or was dropped.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.token.is_released() || self.token.woken_at().is_some()
+    }
 }
 
 /// Wakes the request and remembers when it first did.
@@ -40,8 +47,11 @@ impl LeafToken {
     }
 
     /// Whether the leaf future has let go of it: it was woken, completed otherwise, or was dropped.
-    pub(crate) fn is_released(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) == 1
+    fn is_released(self: &Arc<Self>) -> bool {
+        let is_released = Arc::strong_count(self) == 1;
+        // What the leaf did before it let go, a wake above all, is to be seen after.
+        fence(Ordering::Acquire);
+        is_released
     }
 
     pub(super) fn note_wake(&self) {

@@ -33,6 +33,8 @@ struct Vtable<L>(L);
 impl<L: Lent> Vtable<L> {
     const VTABLE: RawWakerVTable = RawWakerVTable::new(Self::clone, Self::wake, Self::wake_by_ref, Self::drop);
 
+    /// # Safety
+    /// - As for all of these: `data` is the pointer that `lend` made, and its waker has not been dropped.
     unsafe fn clone(data: *const ()) -> RawWaker {
         // SAFETY: `data` is the `&L` of `lend`, which outlives every reference to the lent waker.
         let lent = unsafe { &*data.cast::<L>() };
@@ -41,16 +43,24 @@ impl<L: Lent> Vtable<L> {
     }
 
     /// Never called: the lent waker is not given away.
+    ///
+    /// # Safety
+    /// - As for `clone`.
     unsafe fn wake(data: *const ()) {
         // SAFETY: as for `clone`.
         unsafe { Self::wake_by_ref(data) };
     }
 
+    /// # Safety
+    /// - As for `clone`.
     unsafe fn wake_by_ref(data: *const ()) {
         // SAFETY: as for `clone`.
         unsafe { &*data.cast::<L>() }.wake();
     }
 
     /// The lent waker owns nothing.
+    ///
+    /// # Safety
+    /// - None: nothing is touched.
     unsafe fn drop(_: *const ()) {}
 }

@@ -1,7 +1,7 @@
 //! [`ProfileLayer`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::Extensions;
 use tower_layer::Layer;
@@ -10,7 +10,7 @@ use super::service::Profile;
 use crate::agent::Agent;
 use crate::config::ProfileConfig;
 use crate::request::{Admitted, Discovery, Followed};
-use crate::task::{ProfileTask, TaskError};
+use crate::task::{Board, ProfileTask, TaskError};
 
 /// Wraps services in [`Profile`], which follows the requests that a profile task asks for.
 ///
@@ -60,18 +60,24 @@ impl ProfileLayer {
 
     /// Whether, and how, the request is followed. Allocates nothing while there is no task and no discovery.
     #[inline]
-    pub(super) fn admit<B>(&self, request: &http::Request<B>) -> Option<Admitted> {
+    pub(super) fn admit<B>(&self, request: &mut http::Request<B>) -> Option<Admitted> {
         if self.agent.board().is_idle() { None } else { self.look_closer(request) }
     }
 
     #[cold]
-    fn look_closer<B>(&self, request: &http::Request<B>) -> Option<Admitted> {
+    fn look_closer<B>(&self, request: &mut http::Request<B>) -> Option<Admitted> {
         let (board, events) = (self.agent.board(), self.agent.events());
+        // The same layer further out, on a router around this one, has it.
+        if request.extensions().get::<FollowedBy>().is_some_and(|by| by.0.as_ptr() == Arc::as_ptr(board)) {
+            return None;
+        }
         let method = request.method().as_str();
         let matched = self.route.and_then(|route| route(request.extensions()));
         let route = matched.unwrap_or(request.uri().path());
         if let Some(task) = board.matching(method, route) {
-            return Some(Admitted::Followed(Box::new(Followed::start(events, task, request))));
+            let followed = Followed::start(events, task, request)?;
+            request.extensions_mut().insert(FollowedBy(Arc::downgrade(board)));
+            return Some(Admitted::Followed(Box::new(followed)));
         }
         if self.route.is_some() && matched.is_none() {
             return None;
@@ -80,6 +86,10 @@ impl ProfileLayer {
         Some(Admitted::Discovered(Box::new(discovery)))
     }
 }
+
+/// Marks a followed request by the board of the layer that follows it.
+#[derive(Clone)]
+struct FollowedBy(Weak<Board>);
 
 impl<S> Layer<S> for ProfileLayer {
     type Service = Profile<S>;

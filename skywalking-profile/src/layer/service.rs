@@ -37,9 +37,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         // Before the inner call: what runs in there is the request's time, too.
-        let mut admitted = self.layer.admit(&request);
+        let mut admitted = self.layer.admit(&mut request);
         let future = self.inner.call(request);
         if let Some(Admitted::Followed(followed)) = &mut admitted {
             followed.called();

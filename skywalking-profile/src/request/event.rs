@@ -112,15 +112,18 @@ pub(crate) fn events() -> (Events, EventQueue) {
 }
 
 impl Events {
-    /// Never blocks. The agent looks at stretches when it has reason to; what begins or ends wakes it.
-    pub(crate) fn send(&self, event: Event) {
+    /// Whether the event is in the queue. Never blocks. The agent looks at stretches when it has reason to; what begins or
+    /// ends wakes it.
+    pub(crate) fn send(&self, event: Event) -> bool {
         let wakes = !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. });
-        if self.sender.try_send(event).is_err() {
+        let is_queued = self.sender.try_send(event).is_ok();
+        if !is_queued {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         if wakes {
             self.shared.worth_a_look.notify_one();
         }
+        is_queued
     }
 }
 

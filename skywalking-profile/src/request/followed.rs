@@ -23,7 +23,7 @@ pub(crate) struct Followed {
     events: Events,
     slot: Arc<Slot>,
     started: u64,
-    /// Kept for its memory.
+    /// Empty; kept for its memory.
     leaves: Vec<Leaf>,
     status: Option<u16>,
     completed: bool,
@@ -33,15 +33,15 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// Begins to follow a request, of whose service `call` is about to be called.
-    pub(crate) fn start<B>(events: &Events, task: Arc<ActiveTask>, request: &http::Request<B>) -> Self {
+    /// Begins to follow a request, of whose service `call` is about to be called. `None` if the agent cannot keep up.
+    pub(crate) fn start<B>(events: &Events, task: Arc<ActiveTask>, request: &http::Request<B>) -> Option<Self> {
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::<Slot>::default();
         let host = request.uri().authority().map(|authority| authority.as_str());
         let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
         let started = clock::now();
-        events.send(Event::Started(Box::new(Started {
+        let is_noted = events.send(Event::Started(Box::new(Started {
             request: number,
             task: Arc::clone(&task),
             at: started,
@@ -52,7 +52,11 @@ impl Followed {
             parent: Parent::of_headers(request.headers()),
             slot: Arc::clone(&slot),
         })));
-        Self {
+        if !is_noted {
+            task.give_back();
+            return None;
+        }
+        Some(Self {
             request: number,
             task,
             events: events.clone(),
@@ -64,7 +68,7 @@ impl Followed {
             polls: 0,
             busy_ns: 0,
             longest_poll_ns: 0,
-        }
+        })
     }
 
     /// The service's `call` has returned. Until its first poll the request waits for its executor.
@@ -77,22 +81,22 @@ impl Followed {
     /// Polls the request by `poll`.
     pub(crate) fn poll<R>(&mut self, waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
         if self.task.has_ended() {
+            drop(self.slot.take());
             return poll(&mut Context::from_waker(waker));
         }
         let from = clock::now();
         self.end_wait(from);
         let mut leaves = mem::take(&mut self.leaves);
-        leaves.clear();
         let polled = await_tree::poll(waker, &mut leaves, poll);
         let to = clock::now();
         self.polls += 1;
         self.longest_poll_ns = self.longest_poll_ns.max(to.saturating_sub(from));
         self.ran(from, to);
         let what = if polled.is_pending() {
-            // A leaf that let go of its token without a wake has completed or was dropped.
-            leaves.retain(|leaf| !leaf.token.is_released() || leaf.token.woken_at().is_some());
+            leaves.retain(Leaf::is_live);
             WaitFor::Leaves(leaves)
         } else {
+            leaves.clear();
             self.leaves = leaves;
             WaitFor::Pause(Pause::Peer)
         };
@@ -120,12 +124,13 @@ impl Followed {
     fn end_wait(&mut self, to: u64) {
         match self.slot.take() {
             Some(wait) if to.saturating_sub(wait.from) < LEAST_WAIT_NS => {
-                if let WaitFor::Leaves(leaves) = wait.what {
+                if let WaitFor::Leaves(mut leaves) = wait.what {
+                    leaves.clear();
                     self.leaves = leaves;
                 }
             }
-            Some(wait) => self.events.send(Event::Waited { request: self.request, wait, to }),
-            None => self.events.send(Event::WaitEnded { request: self.request, to }),
+            Some(wait) => drop(self.events.send(Event::Waited { request: self.request, wait, to })),
+            None => drop(self.events.send(Event::WaitEnded { request: self.request, to })),
         }
     }
 }

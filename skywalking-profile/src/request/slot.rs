@@ -60,7 +60,14 @@ impl Slot {
         if self.since.load(Ordering::Relaxed) < before { self.take() } else { None }
     }
 
+    /// The pointer hides its type from `Send` and `Sync`: what may go through a slot is said here.
+    const MAY_CROSS_THREADS: () = {
+        const fn crosses<T: Send>() {}
+        crosses::<OpenWait>();
+    };
+
     fn own(swapped_out: *mut OpenWait) -> Option<Box<OpenWait>> {
+        let () = Self::MAY_CROSS_THREADS;
         // SAFETY: a pointer that is not null came from `Box::into_raw` in `put`, and swapping it out made the caller its
         // only owner.
         (!swapped_out.is_null()).then(|| unsafe { Box::from_raw(swapped_out) })

@@ -22,7 +22,7 @@ impl Name {
     }
 
     fn of_demangled(demangled: &str) -> Self {
-        let mut segments = segments(demangled);
+        let mut segments = segments(demangled, DEEPEST);
         let mut closure = false;
         while segments.len() > 1 && segments.last().is_some_and(|last| last.starts_with('{')) {
             closure |= segments.pop().is_some_and(|suffix| !suffix.contains("shim"));
@@ -58,9 +58,15 @@ impl fmt::Display for Name {
     }
 }
 
+/// Types within types that a name is taken apart to.
+const DEEPEST: usize = 64;
+
 /// The path's segments without generic arguments. `<T as Trait>::f` gives `T`'s segments and `f`; a `poll` that a type
 /// implements is the type itself; where `T` is no path (a type parameter, a reference, a tuple) the trait stands for it.
-fn segments(name: &str) -> Vec<&str> {
+fn segments(name: &str, depth: usize) -> Vec<&str> {
+    if depth == 0 {
+        return vec![name];
+    }
     let mut segments = Vec::new();
     let mut implemented = false;
     for part in split(name) {
@@ -69,12 +75,12 @@ fn segments(name: &str) -> Vec<&str> {
             Some(inner) => {
                 let inner = inner.strip_suffix('>').unwrap_or(inner);
                 if let Some((_, implementor)) = inner.strip_prefix("impl ").and_then(|of| split_at_word(of, " for ")) {
-                    segments = type_segments(implementor).unwrap_or(segments);
+                    segments = type_segments(implementor, depth - 1).unwrap_or(segments);
                     implemented = true;
                 } else if segments.is_empty() {
                     let (implementor, of) = split_at_word(inner, " as ").unzip();
-                    segments = type_segments(implementor.unwrap_or(inner))
-                        .or_else(|| of.and_then(type_segments))
+                    segments = type_segments(implementor.unwrap_or(inner), depth - 1)
+                        .or_else(|| type_segments(of?, depth - 1))
                         .unwrap_or_else(|| vec![inner]);
                     implemented = of.is_some();
                 }
@@ -92,9 +98,9 @@ fn segments(name: &str) -> Vec<&str> {
 }
 
 /// The segments of a type's path; `None` for types without one.
-fn type_segments(name: &str) -> Option<Vec<&str>> {
+fn type_segments(name: &str, depth: usize) -> Option<Vec<&str>> {
     let name = name.trim_start_matches("&").trim_start_matches("mut ").trim_start_matches("dyn ");
-    let path = segments(name);
+    let path = segments(name, depth);
     (path.len() > 1 && !name.starts_with(['(', '[', '*'])).then_some(path)
 }
 
@@ -217,6 +223,12 @@ mod tests {
             let _ = Name::of_demangled(odd);
         }
         is_named("__libc_start_main", "__libc_start_main", false);
+    }
+
+    #[test]
+    fn a_name_without_end_is_not_taken_apart_without_end() {
+        let _ = Name::of_demangled(&"<".repeat(5_000));
+        let _ = Name::of_demangled(&format!("{}a::b{}", "<".repeat(1_000), " as c>::d".repeat(1_000)));
     }
 
     #[test]

@@ -33,8 +33,7 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
         Frames::Application => {
             let own = |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i);
             let mut kept: Vec<_> = (0..frames.len()).filter(|&i| own(i)).collect();
-            let is_above = |frame: &Frame| LAYERS.iter().any(|layer| frame.name.crate_name().starts_with(layer));
-            let above = kept.last().copied().or_else(|| frames.iter().rposition(is_above));
+            let above = kept.last().copied().or_else(|| frames.iter().rposition(|frame| is_of(frame, &LAYERS)));
             let below = above.map_or(0, |above| above + 1);
             kept.extend(
                 (below..frames.len()).find(|&i| !is_application(&frames[i], lines_known) && !is_plumbing(&frames[i])),
@@ -55,14 +54,21 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
         .collect()
 }
 
-/// Without a source file the name decides; but where the application's lines are known, a frame without one is not the
-/// application's.
+/// The source file decides. Without one the name does; but where the application's lines are known, a frame without one
+/// is not the application's.
 fn is_application(frame: &Frame, lines_known: bool) -> bool {
     let library = match &frame.source {
         Some(source) => source.library,
-        None => lines_known,
+        None => lines_known || is_of(frame, &LIBRARIES),
     };
-    !library && !LIBRARIES.iter().any(|library| frame.name.crate_name().starts_with(library))
+    !library && !OURS.contains(&frame.name.crate_name())
+}
+
+/// Whether the frame's crate is one of `crates`, or of its family: `tokio_util` is of `tokio`'s.
+fn is_of(frame: &Frame, crates: &[&str]) -> bool {
+    let name = frame.name.crate_name();
+    let is_family = |of: &&str| name.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    crates.iter().any(is_family)
 }
 
 /// Closures that a macro or a combinator wraps around the application's code: `join!` and `select!` poll their arms from
@@ -77,15 +83,19 @@ fn is_glue(frames: &[Frame], i: usize) -> bool {
 
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
-    ["core", "std", "alloc", "skywalking_profile", "skywalking_profile_axum"].contains(&frame.name.crate_name())
+    let name = frame.name.crate_name();
+    ["core", "std", "alloc"].contains(&name) || OURS.contains(&name)
 }
 
-/// Crates between the layer and the application, by the beginning of their names. Where no frame is known to be the
+/// This project's own crates.
+const OURS: [&str; 2] = ["skywalking_profile", "skywalking_profile_axum"];
+
+/// Crates between the layer and the application, each with its family. Where no frame is known to be the
 /// application's, what it awaits comes after theirs.
 const LAYERS: [&str; 4] = ["axum", "hyper", "tonic", "tower"];
 
-/// Crates that are not the application's, by the beginning of their names, for frames whose source file is not known.
-const LIBRARIES: [&str; 24] = [
+/// Crates that are not the application's, each with its family, for frames whose source file is not known.
+const LIBRARIES: [&str; 23] = [
     "alloc",
     "axum",
     "bytes",
@@ -102,7 +112,6 @@ const LIBRARIES: [&str; 24] = [
     "prost",
     "reqwest",
     "rustls",
-    "skywalking_profile",
     "sqlx",
     "std",
     "tokio",
@@ -164,6 +173,24 @@ mod tests {
         let all = signatures(&axum_stack(), Frames::All);
         assert_eq!(all.len(), 9);
         assert_eq!(all[1], "axum::routing::route::RouteFuture @ poll.rs:20");
+    }
+
+    #[test]
+    fn an_application_may_be_named_like_a_library() {
+        let frames = [
+            frame("axum_shop::order::{{closure}}", HERE, "main.rs", 12),
+            frame("http_api::load::{{closure}}", HERE, "api.rs", 30),
+            symbol("tokio_util::time::delay_queue::DelayQueue::poll_expired"),
+        ];
+        assert_eq!(
+            signatures(&frames, Frames::Application),
+            [
+                "axum_shop::order",
+                "http_api::load @ main.rs:12",
+                "tokio_util::time::delay_queue::DelayQueue::poll_expired @ api.rs:30"
+            ]
+        );
+        assert_eq!(signatures(&[symbol("httpbin::get")], Frames::Application), ["httpbin::get"]);
     }
 
     #[test]

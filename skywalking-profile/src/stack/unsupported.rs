@@ -20,6 +20,8 @@ impl PollFrame {
 pub(crate) enum Image {}
 
 impl Image {
+    /// # Safety
+    /// - None: there is no frame to call this with.
     #[expect(unsafe_code, reason = "the signature of the platforms that capture")]
     pub(crate) unsafe fn capture(frame: &PollFrame) -> Option<Self> {
         match *frame {}

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::profile_task::{ProfileTask, cut_endpoint};
+use super::profile_task::{LONGEST_ENDPOINT, ProfileTask};
 
 /// A task and what has become of it so far.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct ActiveTask {
     /// Kept requests, and whether more are wanted.
     pub(crate) kept: AtomicU64,
     pub(crate) below_threshold: AtomicU64,
+    /// Waits whose stacks could not be copied.
+    pub(crate) stackless: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -25,6 +27,7 @@ pub(crate) struct Tally {
     pub(crate) matched: u64,
     pub(crate) below_threshold: u64,
     pub(crate) kept: u64,
+    pub(crate) stackless: u64,
 }
 
 impl ActiveTask {
@@ -35,6 +38,7 @@ impl ActiveTask {
             taken: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             below_threshold: AtomicU64::new(0),
+            stackless: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
@@ -64,6 +68,11 @@ impl ActiveTask {
         self.kept.load(Ordering::Relaxed) >= self.task.max_sampling_count
     }
 
+    /// A request that it took is not followed after all.
+    pub(crate) fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -78,6 +87,7 @@ impl ActiveTask {
             matched: self.taken.load(Ordering::Relaxed),
             below_threshold: self.below_threshold.load(Ordering::Relaxed),
             kept: self.kept.load(Ordering::Relaxed).min(self.task.max_sampling_count),
+            stackless: self.stackless.load(Ordering::Relaxed),
         }
     }
 }
@@ -85,9 +95,8 @@ impl ActiveTask {
 /// Whether `endpoint` is `METHOD:route`, as far as the OAP keeps names.
 fn is_endpoint(endpoint: &str, method: &str, route: &str) -> bool {
     let rest = endpoint.strip_prefix(method).and_then(|rest| rest.strip_prefix(':'));
-    rest.is_some_and(|rest| {
-        rest == route || (rest.len() < route.len() && endpoint == cut_endpoint(&format!("{method}:{route}")))
-    })
+    let is_cut = |rest: &str| endpoint.chars().count() == LONGEST_ENDPOINT && route.starts_with(rest);
+    rest.is_some_and(|rest| rest == route || is_cut(rest))
 }
 
 #[cfg(test)]
@@ -101,7 +110,8 @@ mod tests {
         assert!(!is_endpoint("GET:/orders", "POST", "/orders"));
         assert!(!is_endpoint("GET/orders", "GET", "/orders"));
         let long = format!("/{}", "x".repeat(200));
-        assert!(is_endpoint(cut_endpoint(&format!("GET:{long}")), "GET", &long));
+        assert!(is_endpoint(crate::task::cut_endpoint(&format!("GET:{long}")), "GET", &long));
+        assert!(!is_endpoint("GET:/o", "GET", "/orders"));
     }
 
     #[test]
@@ -112,7 +122,7 @@ mod tests {
         assert!(task.keeps(Duration::ZERO) && !task.is_complete());
         assert!(task.keeps(Duration::ZERO) && task.is_complete());
         assert!(!task.keeps(Duration::ZERO));
-        assert_eq!(task.tally(), Tally { seen: 5, matched: 5, below_threshold: 0, kept: 2 });
+        assert_eq!(task.tally(), Tally { seen: 5, matched: 5, below_threshold: 0, kept: 2, stackless: 0 });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// Longer endpoint names are cut by the OAP (`SW_ENDPOINT_NAME_MAX_LENGTH`, 150 characters by default).
-const LONGEST_ENDPOINT: usize = 150;
+pub(super) const LONGEST_ENDPOINT: usize = 150;
 
 /// A profile task: the endpoint whose requests are profiled, and how many of them.
 ///

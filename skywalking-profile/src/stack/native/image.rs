@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "copies stack memory")]
 
 use std::fmt;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::registers::{Registers, copy_stack, stack_pointer};
@@ -86,6 +87,11 @@ impl Image {
         self.poll_frame
     }
 
+    /// Whether all of the stack was copied.
+    pub(super) fn is_whole(&self) -> bool {
+        self.registers.sp + self.bytes.len() == self.poll_frame
+    }
+
     /// The stack word at `address`, if it was copied.
     pub(super) fn word(&self, address: usize) -> Option<usize> {
         let offset = address.checked_sub(self.registers.sp)?;
@@ -96,13 +102,15 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        HELD.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        // They may hold secrets of the application.
+        self.bytes.fill(0);
+        HELD.fetch_sub(black_box(&self.bytes).len(), Ordering::Relaxed);
     }
 }
 
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the bytes: they may hold secrets of the application.
+        // Never the bytes.
         f.debug_struct("Image")
             .field("registers", &self.registers)
             .field("len", &self.bytes.len())

@@ -1,14 +1,17 @@
 //! The modules (executable and shared libraries) of this process, with the tables that unwinding reads.
 //!
-//! They are read from memory rather than from files, so that stripped, deleted and replaced binaries work alike, and
-//! copied, so that a later `dlclose` cannot pull them away.
-#![expect(unsafe_code, reason = "dl_iterate_phdr and the mapped tables")]
+//! The tables are read from memory rather than from files, so that stripped, deleted and replaced binaries work alike, and
+//! copied, so that a later `dlclose` cannot pull them away. They are read through `/proc/self/mem`: a page that cannot be
+//! read, of a file that was cut short or a library that is being unloaded, is an error there and not a signal.
+#![expect(unsafe_code, reason = "dl_iterate_phdr")]
 
 use std::ffi::{c_int, c_void};
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::slice;
 
-use libc::{PF_X, PT_GNU_EH_FRAME, PT_LOAD, dl_phdr_info, size_t};
+use libc::{Elf64_Phdr, PF_R, PF_X, PT_GNU_EH_FRAME, PT_LOAD, dl_phdr_info, size_t};
 
 /// One loaded module. All addresses are of the running process.
 #[derive(Debug)]
@@ -30,63 +33,74 @@ pub(super) struct Table {
 
 /// How often modules were loaded and unloaded so far: equal numbers mean equal modules.
 pub(super) fn generation() -> (u64, u64) {
-    unsafe extern "C" fn first(info: *mut dl_phdr_info, _: size_t, generation: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a valid record, and `generation` is the caller's local below.
-        unsafe { *generation.cast() = ((*info).dlpi_adds, (*info).dlpi_subs) };
-        1
-    }
-    let mut generation = (0u64, 0u64);
-    // SAFETY: `first` is of the demanded type and writes to `generation` only, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut generation).cast()) };
+    let mut generation = (0, 0);
+    each_loaded(&mut |info| generation = (info.dlpi_adds, info.dlpi_subs));
     generation
 }
 
 /// All modules that carry unwind tables.
 pub(super) fn loaded() -> Vec<Module> {
-    unsafe extern "C" fn add(info: *mut dl_phdr_info, _: size_t, modules: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a valid record and holds its lock while this runs, so nothing is unloaded; `modules`
-        // is the caller's local below.
-        let (info, modules) = unsafe { (&*info, &mut *modules.cast::<Vec<Module>>()) };
-        // SAFETY: see above: the record's module is mapped.
-        modules.extend(unsafe { read(info) });
-        0
-    }
-    let mut modules = Vec::new();
-    // SAFETY: `add` is of the demanded type and touches `modules` only, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(add), (&raw mut modules).cast()) };
-    modules
+    // Under the loader's lock only the headers are copied, into memory that is there already, unless there are many.
+    let mut headers: Vec<(u64, Vec<Elf64_Phdr>)> = Vec::with_capacity(256);
+    each_loaded(&mut |info| {
+        if !info.dlpi_phdr.is_null() {
+            // SAFETY: the loader's record points to that many program headers, mapped while its lock is held.
+            let of_module = unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+            headers.push((info.dlpi_addr, of_module.to_vec()));
+        }
+    });
+    let Ok(memory) = File::open("/proc/self/mem") else { return Vec::new() };
+    headers.iter().filter_map(|(base, headers)| Module::read(*base, headers, &memory)).collect()
 }
 
-/// # Safety
-/// - The module that `info` describes is mapped and stays so during the call.
-unsafe fn read(info: &dl_phdr_info) -> Option<Module> {
-    // SAFETY: the loader's record points to that many program headers.
-    let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let mapped = |header: &libc::Elf64_Phdr| {
-        let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
-        start..start.wrapping_add(header.p_memsz)
-    };
-    let segments: Vec<_> = headers.iter().filter(|header| header.p_type == PT_LOAD).collect();
-    let eh_frame_hdr = mapped(headers.iter().find(|header| header.p_type == PT_GNU_EH_FRAME)?);
-    let range = segments.iter().map(|header| mapped(header).start).min()?
-        ..segments.iter().map(|header| mapped(header).end).max()?;
-    let code = segments.iter().filter(|header| header.p_flags & PF_X != 0).map(|header| mapped(header)).collect();
-    let readable = |address: u64| {
-        let segment = segments.iter().find(|header| mapped(header).contains(&address))?;
-        (segment.p_flags & libc::PF_R != 0).then(|| address..mapped(segment).end)
-    };
-    let copy = |range: Range<u64>| {
-        let len = usize::try_from(range.end - range.start).ok()?;
-        // SAFETY: callers pass ranges within one readable segment, mapped by this function's contract.
-        let bytes = unsafe { slice::from_raw_parts(range.start as *const u8, len) };
-        Some(Table { address: range.start, bytes: bytes.to_vec() })
-    };
-    let readable_hdr = readable(eh_frame_hdr.start)?;
-    let eh_frame_hdr = copy(eh_frame_hdr.start..eh_frame_hdr.end.min(readable_hdr.end))?;
-    // The program headers do not say how long `.eh_frame` is. It ends with its segment at the latest, and is entered
-    // only through the table of the header.
-    let eh_frame = copy(readable(eh_frame_address(&eh_frame_hdr)?)?)?;
-    Some(Module { base: info.dlpi_addr, range, code, eh_frame_hdr, eh_frame })
+/// Calls `visit` with the loader's record of each module, under the loader's lock.
+fn each_loaded(mut visit: &mut dyn FnMut(&dl_phdr_info)) {
+    /// # Safety
+    /// - `info` is a record of the loader's, `visit` the pointer that `each_loaded` passes.
+    unsafe extern "C" fn call(info: *mut dl_phdr_info, _: size_t, visit: *mut c_void) -> c_int {
+        // SAFETY: `visit` is `each_loaded`'s own local, which nobody else uses while the loader iterates.
+        let visit = unsafe { &mut *visit.cast::<&mut dyn FnMut(&dl_phdr_info)>() };
+        // SAFETY: the loader passes a valid record.
+        visit(unsafe { &*info });
+        0
+    }
+    // SAFETY: `call` is of the demanded type and gets what it demands.
+    unsafe { libc::dl_iterate_phdr(Some(call), (&raw mut visit).cast()) };
+}
+
+impl Module {
+    /// `None` if the module has no tables, or none that can be read.
+    fn read(base: u64, headers: &[Elf64_Phdr], memory: &File) -> Option<Self> {
+        // What the file fills; the rest of a segment is zeros.
+        let filled = |header: &Elf64_Phdr| {
+            let start = base.wrapping_add(header.p_vaddr);
+            start..start.saturating_add(header.p_filesz)
+        };
+        let segments = || headers.iter().filter(|header| header.p_type == PT_LOAD);
+        let segment_end = |address: u64| {
+            let segment = segments().find(|header| filled(header).contains(&address) && header.p_flags & PF_R != 0)?;
+            Some(filled(segment).end)
+        };
+        let copy = |range: Range<u64>| {
+            let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
+            memory.read_exact_at(&mut bytes, range.start).ok()?;
+            Some(Table { address: range.start, bytes })
+        };
+        let hdr = filled(headers.iter().find(|header| header.p_type == PT_GNU_EH_FRAME)?);
+        let eh_frame_hdr = copy(hdr.start..hdr.end.min(segment_end(hdr.start)?))?;
+        // The program headers do not say how long `.eh_frame` is. It ends with its segment at the latest, and is entered
+        // only through the table of the header.
+        let start = eh_frame_address(&eh_frame_hdr)?;
+        let eh_frame = copy(start..segment_end(start)?)?;
+        Some(Self {
+            base,
+            range: segments().map(|header| filled(header).start).min()?
+                ..segments().map(|header| filled(header).end).max()?,
+            code: segments().filter(|header| header.p_flags & PF_X != 0).map(filled).collect(),
+            eh_frame_hdr,
+            eh_frame,
+        })
+    }
 }
 
 /// Where `.eh_frame` starts, by the first fields of `.eh_frame_hdr` (Linux Standard Base, "Exception Frame Header").

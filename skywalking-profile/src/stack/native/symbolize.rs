@@ -1,12 +1,13 @@
 //! Code addresses to frames, by the debug information or the symbols of the binary.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, fs};
 
 use blazesym::Pid;
-use blazesym::symbolize::source::{self, Process};
+use blazesym::symbolize::source::{self, Elf, Process};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 
 use crate::stack::frame::{CUT, Frame, Source};
@@ -18,7 +19,8 @@ const CACHED: usize = 20_000;
 /// Symbolizes addresses of this process. Owned by one thread; opens the binary when first used.
 pub(crate) struct Symbolizer {
     blazesym: Blazesym,
-    source: source::Source<'static>,
+    process: source::Source<'static>,
+    replaced: Vec<Replaced>,
     cache: HashMap<u64, Arc<[Frame]>>,
 }
 
@@ -31,30 +33,36 @@ impl Symbolizer {
         Self {
             // Names are demangled here, by `Name`.
             blazesym: Blazesym::builder().enable_demangling(false).enable_auto_reload(false).build(),
-            source: process.into(),
+            process: process.into(),
+            replaced: replaced(),
             cache: HashMap::new(),
         }
     }
 
     /// The frames at `addresses`, in their order, inlined functions expanded, outer ones first.
     pub(crate) fn symbolize(&mut self, addresses: &[u64]) -> Vec<Frame> {
-        let unknown: Vec<u64> = addresses.iter().copied().filter(|address| !self.cache.contains_key(address)).collect();
+        let mut unknown: Vec<u64> =
+            addresses.iter().copied().filter(|address| !self.cache.contains_key(address)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
         if self.cache.len() + unknown.len() > CACHED {
             self.cache.clear();
-            return self.symbolize(&addresses[..addresses.len().min(CACHED)]);
         }
-        if !unknown.is_empty() {
-            let symbolized = self.blazesym.symbolize(&self.source, Input::AbsAddr(&unknown));
-            // Any failure leaves frames without a name, never a stack without frames.
-            let mut symbolized = symbolized.unwrap_or_default().into_iter();
-            for address in unknown {
-                let frames = match symbolized.next() {
-                    Some(Symbolized::Sym(symbol)) => frames(&symbol),
-                    Some(Symbolized::Unknown(_)) | None => {
-                        vec![nameless(if address == CUT { "[…]" } else { "[unknown]" })]
-                    }
-                };
-                self.cache.insert(address, frames.into());
+        let (lost, current): (Vec<u64>, Vec<u64>) =
+            unknown.into_iter().partition(|address| self.replaced.iter().any(|file| file.range.contains(address)));
+        self.look_up(&current, |symbolizer| symbolizer.process.clone(), Input::AbsAddr(&current));
+        for address in lost {
+            let file = self
+                .replaced
+                .iter()
+                .find(|file| file.range.contains(&address))
+                .map(|file| (file.is_executable, file.offset(address)));
+            match file {
+                // The running executable is there as long as it runs, whatever its path leads to by now.
+                Some((true, offset)) => {
+                    self.look_up(&[address], |_| Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]))
+                }
+                Some((false, _)) | None => drop(self.cache.insert(address, [nameless("[unknown]")].into())),
             }
         }
         addresses
@@ -63,6 +71,65 @@ impl Symbolizer {
             .flat_map(|frames| frames.iter().cloned())
             .collect()
     }
+
+    /// Symbolizes `input`, which is `addresses` as `source` counts them.
+    fn look_up(
+        &mut self,
+        addresses: &[u64],
+        source: impl FnOnce(&Self) -> source::Source<'static>,
+        input: Input<&[u64]>,
+    ) {
+        if addresses.is_empty() {
+            return;
+        }
+        let source = source(self);
+        // Any failure leaves frames without a name, never a stack without frames.
+        let mut symbolized = self.blazesym.symbolize(&source, input).unwrap_or_default().into_iter();
+        for &address in addresses {
+            let frames = match symbolized.next() {
+                Some(Symbolized::Sym(symbol)) => frames(&symbol),
+                Some(Symbolized::Unknown(_)) | None => {
+                    vec![nameless(if address == CUT { "[…]" } else { "[unknown]" })]
+                }
+            };
+            self.cache.insert(address, frames.into());
+        }
+    }
+}
+
+/// A mapping whose file has been replaced or deleted since, by an upgrade say: what its path leads to is another.
+#[derive(Debug)]
+struct Replaced {
+    range: Range<u64>,
+    file_offset: u64,
+    is_executable: bool,
+}
+
+impl Replaced {
+    fn offset(&self, address: u64) -> u64 {
+        address - self.range.start + self.file_offset
+    }
+}
+
+fn replaced() -> Vec<Replaced> {
+    let executable = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines().filter_map(|line| parse_replaced(line, &executable)).collect()
+}
+
+/// A line of `/proc/self/maps` (proc(5)): `55d0-55d4 r-xp 00002000 08:02 173521 /path (deleted)`.
+fn parse_replaced(line: &str, executable: &Path) -> Option<Replaced> {
+    let line = line.strip_suffix(" (deleted)")?;
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let _permissions = fields.next()?;
+    let file_offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let path = fields.nth(2)?.trim_start();
+    Some(Replaced {
+        range: u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?,
+        file_offset,
+        is_executable: Path::new(&format!("{path} (deleted)")) == executable,
+    })
 }
 
 fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
@@ -92,6 +159,20 @@ impl fmt::Debug for Symbolizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replaced_executable_is_told_from_other_files() {
+        let executable = Path::new("/srv/my shop (deleted)");
+        let line = "7f00-7f80 r-xp 00002000 08:02 173521                     /srv/my shop (deleted)";
+        let replaced = parse_replaced(line, executable).unwrap();
+        assert!(replaced.is_executable);
+        assert_eq!((replaced.range.clone(), replaced.offset(0x7f10)), (0x7f00..0x7f80, 0x2010));
+        let library = "7f00-7f80 r-xp 00002000 08:02 173521 /lib/libc.so.6 (deleted)";
+        assert!(!parse_replaced(library, executable).unwrap().is_executable);
+        for other in ["7f00-7f80 r-xp 00002000 08:02 173521 /srv/my shop", "7f00-7f80 rw-p 00000000 00:00 0", ""] {
+            assert!(parse_replaced(other, executable).is_none());
+        }
+    }
 
     #[inline(never)]
     fn known_function() -> usize {

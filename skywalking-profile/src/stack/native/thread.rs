@@ -9,6 +9,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 
+/// No more of a stack is taken to be the thread's own, in bytes.
+const LARGEST: usize = 64 * 1024 * 1024;
+
 thread_local! {
     static BOUNDS: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
@@ -17,11 +20,13 @@ thread_local! {
 ///
 /// The first call on a thread may allocate and read `/proc/self/maps`, later ones read a thread-local.
 pub(super) fn stack_bounds() -> Range<usize> {
-    let (low, high) = BOUNDS.get().unwrap_or_else(|| {
-        let bounds = ask().unwrap_or((0, 0));
-        BOUNDS.set(Some(bounds));
-        bounds
-    });
+    let (low, high) = BOUNDS
+        .get()
+        .or_else(|| {
+            BOUNDS.set(ask());
+            BOUNDS.get()
+        })
+        .unwrap_or_default();
     low..high
 }
 
@@ -36,7 +41,9 @@ fn ask() -> Option<(usize, usize)> {
     let failed = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size) };
     // SAFETY: `attributes` was initialised above and is not used again.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
-    (failed == 0).then(|| (low.addr(), low.addr() + size))
+    // Without a limit (`ulimit -s unlimited`) the main thread is said to have all that lies below its stack.
+    let high = low.addr() + size;
+    (failed == 0).then(|| (low.addr().max(high.saturating_sub(LARGEST)), high))
 }
 
 #[cfg(test)]

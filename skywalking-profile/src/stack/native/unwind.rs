@@ -9,6 +9,9 @@ use super::image::Image;
 use super::modules::{self, Table};
 use crate::stack::frame::CUT;
 
+/// The arguments that a function may push for a call, in bytes.
+const MOST_PUSHED: u64 = 64;
+
 /// More frames than this are recursion; its root side is cut.
 const DEEPEST: usize = 500;
 
@@ -67,6 +70,8 @@ impl Unwinder {
         let mut read = |address: u64| image.word(address as usize).map(|word| word as u64).ok_or(());
         let mut frame = FrameAddress::from_instruction_pointer(start.pc as u64);
         let mut addresses = vec![frame.address_for_lookup()];
+        let end = image.poll_frame() as u64;
+        let mut sp = start.sp as u64;
         let whole = loop {
             if addresses.len() == DEEPEST {
                 break false;
@@ -77,11 +82,14 @@ impl Unwinder {
                 Ok(Some(address)) if is_code(&self.code, address) => FrameAddress::from_return_address(address),
                 Ok(_) | Err(_) => None,
             };
-            let Some(next) = next else { break false };
+            // What the polling function's own frame holds was not copied. If it pushed arguments, its callee's frame ends a
+            // little below, and only the attempt tells that there is nothing above.
+            let Some(next) = next else { break image.is_whole() && end - sp <= MOST_PUSHED };
             frame = next;
             addresses.push(frame.address_for_lookup());
-            if registers.sp() >= image.poll_frame() as u64 {
-                break registers.sp() == image.poll_frame() as u64;
+            sp = registers.sp();
+            if sp >= end {
+                break sp == end;
             }
         };
         if !whole {
