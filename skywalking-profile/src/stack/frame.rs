@@ -7,6 +7,9 @@ use super::name::Name;
 /// Stands for the frames that an unwind did not reach, in place of a code address.
 pub(crate) const CUT: u64 = 0;
 
+/// The name of a frame without one.
+pub(crate) const UNKNOWN: &str = "[unknown]";
+
 /// One function on a stack, inlined ones included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {

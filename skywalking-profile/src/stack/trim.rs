@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Frame;
+use super::frame::UNKNOWN;
 
 /// The longest code signature, in characters. SkyWalking's UI shows about this much (500 pixels) and cuts the rest.
 const LONGEST: usize = 80;
@@ -57,6 +58,10 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
 /// The source file decides. Without one the name does; but where the application's lines are known, a frame without one
 /// is not the application's.
 fn is_application(frame: &Frame, lines_known: bool) -> bool {
+    if frame.name.path().starts_with('[') {
+        // What was cut off is to be seen; what has no name tells nothing.
+        return frame.name.path() != UNKNOWN;
+    }
     let library = match &frame.source {
         Some(source) => source.library,
         None => lines_known || is_of(frame, &LIBRARIES),
@@ -228,6 +233,14 @@ mod tests {
             symbol("tokio::sync::task::atomic_waker::AtomicWaker::register_by_ref"),
         ];
         assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
+    }
+
+    #[test]
+    fn what_has_no_name_is_one_node() {
+        let frames = [symbol(UNKNOWN), symbol(UNKNOWN), symbol(UNKNOWN)];
+        assert_eq!(signatures(&frames, Frames::Application), [UNKNOWN]);
+        let frames = [symbol("[…]"), symbol("shop::load"), symbol(UNKNOWN)];
+        assert_eq!(signatures(&frames, Frames::Application), ["[…]", "shop::load", UNKNOWN]);
     }
 
     #[test]

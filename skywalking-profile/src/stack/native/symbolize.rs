@@ -10,7 +10,7 @@ use blazesym::Pid;
 use blazesym::symbolize::source::{self, Elf, Process};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 
-use crate::stack::frame::{CUT, Frame, Source};
+use crate::stack::frame::{CUT, Frame, Source, UNKNOWN};
 use crate::stack::name::Name;
 
 /// Addresses kept with their frames; more than any service awaits in, and a few megabytes.
@@ -62,7 +62,7 @@ impl Symbolizer {
                 Some((true, offset)) => {
                     self.look_up(&[address], |_| Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]))
                 }
-                Some((false, _)) | None => drop(self.cache.insert(address, [nameless("[unknown]")].into())),
+                Some((false, _)) | None => drop(self.cache.insert(address, [nameless(UNKNOWN)].into())),
             }
         }
         addresses
@@ -89,7 +89,7 @@ impl Symbolizer {
             let frames = match symbolized.next() {
                 Some(Symbolized::Sym(symbol)) => frames(&symbol),
                 Some(Symbolized::Unknown(_)) | None => {
-                    vec![nameless(if address == CUT { "[…]" } else { "[unknown]" })]
+                    vec![nameless(if address == CUT { "[…]" } else { UNKNOWN })]
                 }
             };
             self.cache.insert(address, frames.into());
