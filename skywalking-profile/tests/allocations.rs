@@ -1,0 +1,130 @@
+//! What the layer costs a request that nobody asked about: no allocation.
+#![expect(unsafe_code, reason = "counts allocations in the global allocator")]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::StreamExt;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::StreamBody;
+use skywalking_profile::{ProfileConfig, ProfileLayer, ProfileTask};
+use support::{block_on, embedded, get};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+const PATH: &str = "/orders";
+const ENDPOINT: &str = "GET:/orders";
+
+#[test]
+fn without_a_task_a_request_allocates_as_without_the_layer() {
+    let (layer, _trees) = embedded();
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn while_another_endpoint_has_a_task_a_request_allocates_as_without_the_layer() {
+    let (layer, _trees) = embedded();
+    layer.profile(ProfileTask::new("GET:/")).unwrap();
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn after_its_task_a_request_allocates_as_without_the_layer() {
+    let (layer, trees) = embedded();
+    layer.profile(ProfileTask::new(ENDPOINT)).unwrap();
+    drop(block_on(layer.layer(service_fn(answer)).oneshot(get(PATH))));
+    trees.next().is_finished();
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn after_a_shutdown_a_request_allocates_as_without_the_layer() {
+    let (layer, _trees) = embedded();
+    layer.profile(ProfileTask::new(ENDPOINT)).unwrap();
+    block_on(layer.shutdown());
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn through_an_inactive_layer_a_request_allocates_as_without() {
+    allocates_as_without(&ProfileLayer::new(ProfileConfig::new("test").unwrap().active(false)));
+}
+
+#[track_caller]
+fn allocates_as_without(layer: &ProfileLayer) {
+    let without = allocations(service_fn(answer));
+    assert!(without > 0, "nothing is counted");
+    let mut with = layer.layer(service_fn(answer));
+    assert_eq!(allocations(&mut with), without);
+    assert_eq!(allocations(&mut with), without);
+}
+
+/// Suspends and allocates, as does its body.
+async fn answer(request: Request<()>) -> Result<Response<impl Body<Data = &'static [u8], Error: Send>>, Infallible> {
+    suspend().await;
+    let words = request.uri().path().repeat(3).into_boxed_str();
+    let frames = futures_util::stream::iter(0..3).then(async |_| {
+        suspend().await;
+        Ok::<_, Infallible>(Frame::data("word".as_bytes()))
+    });
+    let mut response = Response::new(StreamBody::new(Box::pin(frames)));
+    response.extensions_mut().insert(words);
+    Ok(response)
+}
+
+async fn suspend() {
+    let mut polled = false;
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Allocations of this thread from the call to the drop of the body.
+fn allocations<B: Body>(mut service: impl Service<Request<()>, Response = Response<B>, Error = Infallible>) -> usize {
+    let request = get(PATH);
+    let mut cx = Context::from_waker(Waker::noop());
+    let before = ALLOCATIONS.get();
+    {
+        let mut call = pin!(service.call(request));
+        let response = loop {
+            if let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) {
+                break response;
+            }
+        };
+        let mut body = pin!(response.into_body());
+        while !matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(None)) {}
+    }
+    ALLOCATIONS.get() - before
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: passes everything on to `System`; a `Cell` that needs neither initialization nor drop allocates nothing itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, allocated: *mut u8, layout: Layout) {
+        // SAFETY: as above; what `alloc` returned came from `System`.
+        unsafe { System.dealloc(allocated, layout) }
+    }
+}

@@ -1,0 +1,40 @@
+//! What the tests share: a layer in embedded mode, what is expected of its trees, and executors.
+#![allow(dead_code, unused_imports, reason = "each test binary takes its part")]
+
+mod embedded;
+mod executor;
+mod stopwatch;
+mod tree;
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use http_body_util::Empty;
+
+pub(crate) use embedded::{Trees, embedded, embedded_with};
+pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
+pub(crate) use stopwatch::{Stopwatches, stopwatches};
+pub(crate) use tree::{Times, Tree};
+
+/// Only a hanging test waits that long.
+pub(crate) const FOREVER: Duration = Duration::from_secs(30);
+
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A request without a body.
+pub(crate) fn get(path: &str) -> Request<()> {
+    Request::get(path).body(()).expect("a path")
+}
+
+/// A response without a body, which tells how long it [took] since `start`.
+pub(crate) fn response_since(start: Instant) -> Response<Empty<&'static [u8]>> {
+    let mut response = Response::new(Empty::new());
+    response.extensions_mut().insert(start.elapsed());
+    response
+}
+
+pub(crate) fn took<B>(response: &Response<B>) -> Duration {
+    *response.extensions().get().expect("a duration")
+}

@@ -1,0 +1,130 @@
+//! What is expected of the tree of one request.
+
+use std::fmt;
+use std::time::Duration;
+
+use skywalking_profile::{ProfileNode, ProfileTree};
+
+/// How far a node's duration may be from what the program measured itself.
+const TOLERANCE: Duration = Duration::from_millis(2);
+
+/// Whether stacks are captured here; elsewhere every wait is `[pending]`.
+const CAPTURED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+/// What a program measured: functions, and how long each of their calls took.
+pub(crate) type Times = Vec<(&'static str, Duration)>;
+
+/// The tree of one request.
+#[derive(Debug)]
+pub(crate) struct Tree(ProfileTree);
+
+impl Tree {
+    /// The functions, two spaces per level. Without `[running]`: any poll is that if the machine interrupts it.
+    #[track_caller]
+    pub(crate) fn has_shape(&self, expected: &[&str]) {
+        let shape: Vec<_> = self
+            .nodes()
+            .filter(|(_, node)| function(node) != "[running]")
+            .map(|(depth, node)| format!("{:1$}{2}", "", 2 * depth, function(node)))
+            .collect();
+        if CAPTURED {
+            assert_eq!(shape, expected, "in\n{self}");
+        } else {
+            let uncaptured = |line: &String| line.trim_start().starts_with('[');
+            assert!(shape[0] == expected[0] && shape[1..].iter().all(uncaptured), "frames out of nowhere in\n{self}");
+        }
+    }
+
+    /// Each function is one node, whose duration is what the program measured.
+    #[track_caller]
+    pub(crate) fn agrees_with(&self, times: &Times) {
+        for (name, _) in times {
+            self.took(name, times.iter().filter(|(other, _)| other == name).map(|(_, took)| *took).sum());
+        }
+    }
+
+    /// The function is one node, of this duration.
+    #[track_caller]
+    pub(crate) fn took(&self, name: &str, measured: Duration) {
+        if CAPTURED || name.starts_with('[') {
+            self.is_as_measured(self.node(name), measured);
+        }
+    }
+
+    /// The whole request is of this duration.
+    #[track_caller]
+    pub(crate) fn lasted(&self, measured: Duration) {
+        self.is_as_measured(self.0.root(), measured);
+    }
+
+    #[track_caller]
+    fn is_as_measured(&self, node: &ProfileNode, measured: Duration) {
+        // When the machine interrupts a poll, nobody knows whose time that was.
+        let running = self.functions("[running]").filter(|running| !std::ptr::eq(*running, node));
+        let tolerance = TOLERANCE + running.map(ProfileNode::duration).sum();
+        let function = function(node);
+        assert!(node.duration().abs_diff(measured) <= tolerance, "{function} measured {measured:?}, but see\n{self}");
+    }
+
+    /// Of the whole request.
+    pub(crate) fn duration(&self) -> Duration {
+        self.0.root().duration()
+    }
+
+    /// The function was called or awaited at `place`, which is `file:line`.
+    #[track_caller]
+    pub(crate) fn is_awaited_at(&self, name: &str, place: &str) {
+        if CAPTURED {
+            assert_eq!(self.node(name).signature(), format!("{name} @ {place}"), "in\n{self}");
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn is_finished(&self) {
+        assert!(self.0.is_finished(), "unfinished:\n{self}");
+    }
+
+    #[track_caller]
+    pub(crate) fn is_unfinished(&self) {
+        assert!(!self.0.is_finished(), "finished:\n{self}");
+    }
+
+    #[track_caller]
+    fn node(&self, name: &str) -> &ProfileNode {
+        let mut nodes = self.functions(name);
+        match (nodes.next(), nodes.next()) {
+            (Some(node), None) => node,
+            (found, _) => panic!("{} {name} in\n{self}", found.map_or("no", |_| "more than one")),
+        }
+    }
+
+    fn functions(&self, name: &str) -> impl Iterator<Item = &ProfileNode> {
+        self.nodes().map(|(_, node)| node).filter(move |node| function(node) == name)
+    }
+
+    /// All nodes with their depths, parents before their children.
+    fn nodes(&self) -> impl Iterator<Item = (usize, &ProfileNode)> {
+        let mut ahead = vec![(0, self.0.root())];
+        std::iter::from_fn(move || {
+            let (depth, node) = ahead.pop()?;
+            ahead.extend(node.children().iter().rev().map(|child| (depth + 1, child)));
+            Some((depth, node))
+        })
+    }
+}
+
+impl From<&ProfileTree> for Tree {
+    fn from(tree: &ProfileTree) -> Self {
+        Self(tree.clone())
+    }
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn function(node: &ProfileNode) -> &str {
+    node.signature().split_once(" @ ").map_or(node.signature(), |(function, _)| function)
+}
