@@ -44,6 +44,8 @@ pub(super) struct Run {
     discovery_due: Option<u64>,
     reports: Option<Sender<Report>>,
     dropped_reports: u64,
+    /// When the followed requests were last looked at, one by one.
+    swept: u64,
 }
 
 struct RunningTask {
@@ -64,6 +66,7 @@ impl Run {
             discovery_due: None,
             reports: None,
             dropped_reports: 0,
+            swept: 0,
         }
     }
 
@@ -135,13 +138,10 @@ impl Run {
             self.discovery_due = None;
             self.board.discover();
         }
-        let share = share(self.following.len());
-        for following in self.following.values_mut() {
-            following.keep(share);
-            let period = clock::nanos(following.started.task.task.dump_period);
-            following.take_open_wait(now.saturating_sub(period), &mut self.stacks);
+        if now.saturating_sub(self.swept) >= clock::nanos(LOOK) {
+            self.swept = now;
+            self.sweep(now);
         }
-        self.forget_the_gone();
         while let Some(i) = self.scheduled.iter().position(|(start, _)| *start <= now) {
             let (_, task) = self.scheduled.swap_remove(i);
             let active = self.board.put_up(task);
@@ -151,6 +151,25 @@ impl Run {
             let task = self.tasks.swap_remove(i);
             self.finish(task, "its time is over");
         }
+    }
+
+    /// Looks at each followed request: bounds its timeline, frees the images of a wait that lasts, and drops what is known
+    /// of requests whose end was lost.
+    fn sweep(&mut self, now: u64) {
+        let share = share(self.following.len());
+        let stacks = &mut self.stacks;
+        self.following.retain(|_, following| {
+            following.keep(share);
+            let period = clock::nanos(following.started.task.task.dump_period);
+            following.take_open_wait(now.saturating_sub(period), stacks);
+            // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
+            // the last sweep.
+            let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
+            if was_gone {
+                following.started.task.give_back();
+            }
+            !was_gone
+        });
     }
 
     fn handle(&mut self, event: Event) {
@@ -259,12 +278,9 @@ impl Run {
     fn finish(&mut self, RunningTask { active, .. }: RunningTask, why: &str) {
         self.board.take_down(&active);
         let now = clock::now();
-        let (of_task, others) =
-            self.following.drain().partition(|(_, following)| Arc::ptr_eq(&following.started.task, &active));
-        self.following = others;
-        let of_task: HashMap<u64, Following> = of_task;
+        let is_of_task = |_: &u64, following: &mut Following| Arc::ptr_eq(&following.started.task, &active);
+        let mut unfinished: Vec<_> = self.following.extract_if(is_of_task).map(|(_, following)| following).collect();
         // A request that hangs is just what was looked for; the longer, the more.
-        let mut unfinished: Vec<Following> = of_task.into_values().collect();
         unfinished.sort_by_key(|following| following.started.at);
         for mut following in unfinished {
             // Whether it is kept or not: its images are freed.
@@ -299,19 +315,6 @@ impl Run {
         if self.tasks.is_empty() {
             self.stacks.release();
         }
-    }
-
-    /// Drops what is known of requests whose end was lost.
-    fn forget_the_gone(&mut self) {
-        self.following.retain(|_, following| {
-            // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
-            // the last look.
-            let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
-            if was_gone {
-                following.started.task.give_back();
-            }
-            !was_gone
-        });
     }
 
     fn report(&mut self, report: Report) {

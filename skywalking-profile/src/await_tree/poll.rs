@@ -48,8 +48,8 @@ struct PollLeaves<'a> {
     is_full: Cell<bool>,
 }
 
-// SAFETY: `leaves` and `is_full` are touched only in `add` and what it calls, and there only while `CURRENT` of the calling thread is this poll: on the
-// one thread that polls. `request` and `frame` are only read.
+// SAFETY: `leaves` and `is_full` are touched only in `add` and what it calls, and there only while `CURRENT` of the calling
+// thread is this poll: on the one thread that polls. `request` and `frame` are only read.
 unsafe impl Sync for PollLeaves<'_> {}
 
 impl PollLeaves<'_> {
@@ -59,16 +59,13 @@ impl PollLeaves<'_> {
 
     /// Adds the leaf that is registering, and returns its token; `None` outside of this poll or beyond the limit.
     fn add(&self) -> Option<Arc<LeafToken>> {
-        if CURRENT.get() != self.id() {
-            return None;
-        }
-        if self.is_full.get() {
+        if CURRENT.get() != self.id() || self.is_full.get() {
             return None;
         }
         // SAFETY: `CURRENT` is this poll: we are on the polling thread, within the poll. No other reference to the list is
         // alive: each is made in this function alone, and for this one statement.
         let mut leaves = mem::take(unsafe { &mut **self.leaves.get() });
-        // From here on other people's code may run, the drop of a waker, and even come back here: it then finds an empty list.
+        // From here on other people's code may run, the drop of a waker, and even come back here: it finds an empty list.
         let token = self.add_to(&mut leaves);
         // SAFETY: as above.
         let back = mem::replace(unsafe { &mut **self.leaves.get() }, leaves);

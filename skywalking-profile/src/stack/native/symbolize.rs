@@ -41,30 +41,19 @@ impl Symbolizer {
 
     /// The frames at `addresses`, in their order, inlined functions expanded, outer ones first.
     pub(crate) fn symbolize(&mut self, addresses: &[u64]) -> Vec<Frame> {
-        let mut unknown: Vec<u64> =
-            addresses.iter().copied().filter(|address| !self.cache.contains_key(address)).collect();
-        unknown.sort_unstable();
-        unknown.dedup();
-        if self.cache.len() + unknown.len() > CACHED {
+        if self.cache.len() > CACHED {
             self.cache.clear();
         }
-        let (lost, current): (Vec<u64>, Vec<u64>) =
-            unknown.into_iter().partition(|address| self.replaced.iter().any(|file| file.range.contains(address)));
-        self.look_up(&current, |symbolizer| symbolizer.process.clone(), Input::AbsAddr(&current));
-        for address in lost {
-            let file = self
-                .replaced
-                .iter()
-                .find(|file| file.range.contains(&address))
-                .map(|file| (file.is_executable, file.offset(address)));
-            match file {
-                // The running executable is there as long as it runs, whatever its path leads to by now.
-                Some((true, offset)) => {
-                    self.look_up(&[address], |_| Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]))
-                }
-                Some((false, _)) | None => drop(self.cache.insert(address, [nameless(UNKNOWN)].into())),
-            }
+        let is_new = |address: &u64| !self.cache.contains_key(address);
+        let mut current: Vec<u64> = addresses.iter().copied().filter(is_new).collect();
+        current.sort_unstable();
+        current.dedup();
+        let is_replaced = |address: &mut u64| self.replaced.iter().any(|file| file.range.contains(address));
+        for address in current.extract_if(.., is_replaced).collect::<Vec<_>>() {
+            self.look_up_replaced(address);
         }
+        let process = self.process.clone();
+        self.look_up(&current, &process, Input::AbsAddr(&current));
         addresses
             .iter()
             .filter_map(|address| self.cache.get(address))
@@ -72,19 +61,24 @@ impl Symbolizer {
             .collect()
     }
 
+    fn look_up_replaced(&mut self, address: u64) {
+        let Some(file) = self.replaced.iter().find(|file| file.range.contains(&address)) else { return };
+        if file.is_executable {
+            // The running executable is there as long as it runs, whatever its path leads to by now.
+            let offset = file.offset(address);
+            self.look_up(&[address], &Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]));
+        } else {
+            self.cache.insert(address, [nameless(UNKNOWN)].into());
+        }
+    }
+
     /// Symbolizes `input`, which is `addresses` as `source` counts them.
-    fn look_up(
-        &mut self,
-        addresses: &[u64],
-        source: impl FnOnce(&Self) -> source::Source<'static>,
-        input: Input<&[u64]>,
-    ) {
+    fn look_up(&mut self, addresses: &[u64], source: &source::Source<'static>, input: Input<&[u64]>) {
         if addresses.is_empty() {
             return;
         }
-        let source = source(self);
         // Any failure leaves frames without a name, never a stack without frames.
-        let mut symbolized = self.blazesym.symbolize(&source, input).unwrap_or_default().into_iter();
+        let mut symbolized = self.blazesym.symbolize(source, input).unwrap_or_default().into_iter();
         for &address in addresses {
             let frames = match symbolized.next() {
                 Some(Symbolized::Sym(symbol)) => frames(&symbol),
