@@ -1,5 +1,6 @@
 //! Capture, unwinding and symbolizing on x86_64 Linux.
 
+mod code;
 mod image;
 mod modules;
 mod registers;

@@ -5,6 +5,7 @@ use std::fmt;
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
 
+use super::code::Code;
 use super::image::Image;
 use super::modules::{self, Table};
 use crate::stack::frame::CUT;
@@ -19,24 +20,20 @@ const DEEPEST: usize = 500;
 pub(crate) struct Unwinder {
     framehop: UnwinderX86_64<Vec<u8>>,
     cache: CacheX86_64,
-    /// Sorted by start.
-    code: Vec<std::ops::Range<u64>>,
+    code: Code,
     generation: (u64, u64),
 }
 
 impl Unwinder {
     pub(crate) fn new() -> Self {
-        let mut unwinder = Self {
-            framehop: UnwinderX86_64::new(),
-            cache: CacheX86_64::new(),
-            code: Vec::new(),
-            generation: modules::generation(),
-        };
+        let generation = modules::generation();
+        let mut framehop = UnwinderX86_64::new();
+        let mut code = Vec::new();
         for module in modules::loaded() {
             let section = |table: &Table| {
                 Some(table.address - module.base..table.address - module.base + table.bytes.len() as u64)
             };
-            unwinder.framehop.add_module(Module::new(
+            framehop.add_module(Module::new(
                 String::new(),
                 module.range.clone(),
                 module.base,
@@ -49,10 +46,9 @@ impl Unwinder {
                     ..Default::default()
                 },
             ));
-            unwinder.code.extend(module.code);
+            code.extend(module.code);
         }
-        unwinder.code.sort_by_key(|range| range.start);
-        unwinder
+        Self { framehop, cache: CacheX86_64::new(), code: Code::new(code), generation }
     }
 
     /// Reads the modules again if any was loaded or unloaded meanwhile.
@@ -76,10 +72,8 @@ impl Unwinder {
             if addresses.len() == DEEPEST {
                 break false;
             }
-            // Without rules for an address framehop falls back to frame pointers, which application code seldom keeps:
-            // whatever does not lead into code is not a frame.
             let next = match self.framehop.unwind_frame(frame, &mut registers, &mut self.cache, &mut read) {
-                Ok(Some(address)) if is_code(&self.code, address) => FrameAddress::from_return_address(address),
+                Ok(Some(address)) if self.code.is_returned_to(address) => FrameAddress::from_return_address(address),
                 Ok(_) | Err(_) => None,
             };
             // What the polling function's own frame holds was not copied. If it pushed arguments, its callee's frame ends a
@@ -98,11 +92,6 @@ impl Unwinder {
         addresses.reverse();
         addresses
     }
-}
-
-fn is_code(code: &[std::ops::Range<u64>], address: u64) -> bool {
-    let after = code.partition_point(|range| range.start <= address);
-    after.checked_sub(1).is_some_and(|i| code[i].contains(&address))
 }
 
 impl fmt::Debug for Unwinder {
