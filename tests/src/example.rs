@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use ureq::{Agent, Body};
 
-use crate::{Oap, http, until_ok};
+use crate::{Oap, http, until, until_ok};
 
 /// A running `slow-endpoint`, killed on drop.
 #[derive(Debug)]
@@ -83,6 +83,15 @@ impl Example {
     /// Requests `POST path` with an empty body.
     pub fn post(&self, path: &str) -> Response {
         Response::read(path, self.agent.post(format!("{}{path}", self.url)).send_empty())
+    }
+
+    /// Asks the server to end, as whoever runs services does, and waits until it has.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill starts");
+        assert!(sent.success(), "kill -TERM {pid}: {sent}");
+        until("end of the example", Duration::from_secs(20), || self.child.try_wait().expect("a child of ours"))
     }
 
     fn announced_url(&mut self) -> Result<String, String> {

@@ -96,6 +96,23 @@ fn task_without_requests_ends_with_its_time() {
     assert!(oap.graphql().profile_task_segments(&task.id).is_empty());
 }
 
+#[test]
+fn what_was_profiled_is_reported_before_the_service_ends() {
+    let oap = Oap::running();
+    let name = unique_service("ending");
+    let mut example = Example::start(&name, Some(&oap));
+    let task = create_task(oap.graphql(), &service_id(&name), "POST:/diagram");
+    wait_for_log(oap.graphql(), &task, "NOTIFIED", Duration::from_secs(30));
+    wait_until_taken_up(&example);
+    example.post("/diagram");
+    assert!(example.terminate().success());
+
+    wait_for_log(oap.graphql(), &task, "EXECUTION_FINISHED", Duration::from_secs(30));
+    let segment =
+        until("a profiled segment", Duration::from_secs(30), || oap.graphql().profile_task_segments(&task.id).pop());
+    complete_tree(oap.graphql(), segment.entry_span());
+}
+
 /// A task from its creation to its end, over three requests of `POST path`; `assert_shape` gets each tree and the
 /// handler's node in it.
 #[track_caller]
@@ -110,6 +127,7 @@ fn profile(path: &str, assert_shape: impl Fn(&AnalysedTree, &Node)) {
     let notified_ms = wait_for_log(graphql, &task, "NOTIFIED", Duration::from_secs(30));
     let delay_ms = notified_ms - task.create_time_ms();
     assert!(delay_ms <= 16_000, "notified after {delay_ms} ms");
+    wait_until_taken_up(&example);
 
     let responses: Vec<_> = (0..3).map(|_| example.post(path)).collect();
     let entries = until_ok("three profiled segments", Duration::from_secs(30), || {
@@ -159,6 +177,13 @@ fn wait_for_log(graphql: &Graphql, task: &ProfileTaskCreated, operation: &str, t
         let log = logs.iter().find(|log| log.operation_type == operation);
         log.map(|log| log.operation_time_ms).ok_or_else(|| format!("{logs:?}"))
     })
+}
+
+/// The OAP logs that it has handed the task out a moment before the agent reads it.
+#[track_caller]
+fn wait_until_taken_up(example: &Example) {
+    let is_taken_up = || example.stderr().contains("profile task begins").then_some(());
+    until("the task taken up", Duration::from_secs(10), is_taken_up);
 }
 
 /// The one tree of a span, once all of its snapshots have arrived.
