@@ -25,3 +25,20 @@ impl ServerTiming {
         HeaderValue::from_str(&header).unwrap_or(HeaderValue::from_static(""))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outermost_function_comes_first() {
+        let mut timing = ServerTiming::default();
+        let start = Instant::now();
+        timing.note("inner", start);
+        timing.note("outer", start);
+        let header = timing.header();
+        let functions: Vec<_> =
+            header.to_str().unwrap().split(", ").filter_map(|time| time.split(";dur=").next()).collect();
+        assert_eq!(functions, ["outer", "inner"]);
+    }
+}
