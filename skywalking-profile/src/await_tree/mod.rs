@@ -10,6 +10,8 @@
 //! the leaves of this poll from those of earlier ones.
 
 mod poll;
+#[cfg(test)]
+mod tests;
 mod token;
 mod waker;
 
