@@ -7,6 +7,9 @@ use super::name::Name;
 /// Stands for the frames that an unwind did not reach, in place of a code address.
 pub(crate) const CUT: u64 = 0;
 
+/// The name of the frame at [`CUT`].
+pub(crate) const CUT_OFF: &str = "[…]";
+
 /// The name of a frame without one.
 pub(crate) const UNKNOWN: &str = "[unknown]";
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Frame;
-use super::frame::UNKNOWN;
+use super::frame::{CUT_OFF, UNKNOWN};
 
 /// The longest code signature, in characters. SkyWalking's UI shows about this much (500 pixels) and cuts the rest.
 const LONGEST: usize = 80;
@@ -58,11 +58,10 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
 /// The source file decides. Without one the name does; but where the application's lines are known, a frame without one
 /// is not the application's.
 fn is_application(frame: &Frame, lines_known: bool) -> bool {
-    if frame.name.path().starts_with('[') {
-        // What was cut off is to be seen; what has no name tells nothing.
-        return frame.name.path() != UNKNOWN;
-    }
     let library = match &frame.source {
+        // What was cut off is to be seen; what has no name tells nothing.
+        None if frame.name.path() == CUT_OFF => false,
+        None if frame.name.path() == UNKNOWN => true,
         Some(source) => source.library,
         None => lines_known || is_of(frame, &LIBRARIES),
     };
@@ -236,11 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_of_the_standard_library_is_not_the_applications() {
+        let frames = [
+            frame("shop::order", HERE, "main.rs", 12),
+            frame("<[T]>::sort", STANDARD, "slice.rs", 9),
+            symbol("tokio::time::sleep::Sleep::poll_elapsed"),
+        ];
+        assert_eq!(frames[1].name.path(), "[T]::sort");
+        assert!(!is_application(&frames[1], true));
+        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "[T]::sort @ main.rs:12"]);
+    }
+
+    #[test]
     fn what_has_no_name_is_one_node() {
         let frames = [symbol(UNKNOWN), symbol(UNKNOWN), symbol(UNKNOWN)];
         assert_eq!(signatures(&frames, Frames::Application), [UNKNOWN]);
-        let frames = [symbol("[…]"), symbol("shop::load"), symbol(UNKNOWN)];
-        assert_eq!(signatures(&frames, Frames::Application), ["[…]", "shop::load", UNKNOWN]);
+        let frames = [symbol(CUT_OFF), symbol("shop::load"), symbol(UNKNOWN)];
+        assert_eq!(signatures(&frames, Frames::Application), [CUT_OFF, "shop::load", UNKNOWN]);
     }
 
     #[test]

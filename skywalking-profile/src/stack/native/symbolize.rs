@@ -10,7 +10,7 @@ use blazesym::Pid;
 use blazesym::symbolize::source::{self, Elf, Process};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 
-use crate::stack::frame::{CUT, Frame, Source, UNKNOWN};
+use crate::stack::frame::{CUT, CUT_OFF, Frame, Source, UNKNOWN};
 use crate::stack::name::Name;
 
 /// Addresses kept with their frames; more than any service awaits in, and a few megabytes.
@@ -83,7 +83,7 @@ impl Symbolizer {
             let frames = match symbolized.next() {
                 Some(Symbolized::Sym(symbol)) => frames(&symbol),
                 Some(Symbolized::Unknown(_)) | None => {
-                    vec![nameless(if address == CUT { "[…]" } else { UNKNOWN })]
+                    vec![nameless(if address == CUT { CUT_OFF } else { UNKNOWN })]
                 }
             };
             self.cache.insert(address, frames.into());
