@@ -28,6 +28,9 @@ pub use profile::{
 pub use tree::{AnalysedTree, Node};
 pub use wait::{until, until_ok};
 
+/// Between a tree and the clock of the program itself: two roundings and what the clock does not cover.
+pub const TOLERANCE_MS: f64 = 2.0;
+
 /// A service name that no test, of this run or an earlier one, has used: the OAP allows a service one task at a time.
 pub fn unique_service(prefix: &str) -> String {
     static SERVICES: AtomicU32 = AtomicU32::new(0);

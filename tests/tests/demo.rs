@@ -3,10 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use skywalking_profile_tests::Example;
-
-/// Between the tree and the program's own clock: two roundings and what the clock does not cover.
-const TOLERANCE_MS: f64 = 2.0;
+use skywalking_profile_tests::{Example, TOLERANCE_MS};
 
 #[test]
 fn demo_prints_trees_with_the_times_that_the_program_measured() {

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use skywalking_profile_tests::{
     AnalysedTree, Example, Graphql, Node, Oap, ProfileTaskCreated, ProfileTaskCreation, ProfiledSpan, Response,
-    service_id, unique_service, until, until_ok,
+    TOLERANCE_MS, service_id, unique_service, until, until_ok,
 };
 
 /// The function of every await in the example that is not on another of its functions.
 const SLEEP: &str = "tokio::time::sleep::Sleep";
 /// Polled and not seen by any sample.
 const RUNNING: &str = "[running]";
-/// Between the OAP's analysis and the clock of the program itself: two roundings and what the clock does not cover.
-const TOLERANCE_MS: f64 = 2.0;
 
 #[test]
 fn creates_and_lists_a_task() {

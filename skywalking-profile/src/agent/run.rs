@@ -199,9 +199,7 @@ impl Run {
                 }
             }
             Event::Discovered { endpoint, started, took_ns, status } => {
-                let wall = WallClock::from(started);
-                let (start_ms, end_ms) = crate::timeline::span_times(wall.fraction_ns, took_ns);
-                let mut segment = Segment::new(endpoint, (wall.ms + start_ms, wall.ms + end_ms), None);
+                let mut segment = Segment::new(endpoint, WallClock::from(started), took_ns, None);
                 segment.set_status(status);
                 self.report(Report::Discovery(Box::new(segment)));
             }

@@ -8,7 +8,7 @@ use super::stacks::{Addresses, Stacks};
 use crate::backend::Sample;
 use crate::request::{Ended, Pause};
 use crate::task::cut_endpoint;
-use crate::timeline::{SignatureId, Stack, Timeline, Visit, snapshots, span_times};
+use crate::timeline::{SignatureId, Stack, Timeline, Visit, snapshots};
 use crate::trace::{Segment, WallClock};
 
 /// Longer root frames only push the rest out of the UI's sight.
@@ -53,8 +53,7 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
     let end_ns = since(end);
     let timeline =
         Timeline { root, end_ns, start_fraction_ns: wall.fraction_ns, dump_period: task.dump_period, visits: &visits };
-    let (start_ms, end_ms) = span_times(wall.fraction_ns, end_ns);
-    let mut segment = Segment::new(endpoint, (wall.ms + start_ms, wall.ms + end_ms), started.parent.clone());
+    let mut segment = Segment::new(endpoint, wall, end_ns, started.parent.clone());
     tag(&mut segment, following, end_ns, ended);
     Sample {
         task_id: task.id().to_owned(),

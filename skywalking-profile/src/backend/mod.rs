@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::task::ProfileTask;
-use crate::timeline::Snapshot;
+use crate::timeline::{SignatureId, Snapshot};
 use crate::trace::Segment;
 
 /// A source of profile tasks and a sink of reports.
@@ -67,7 +67,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) fn signature(&self, id: crate::timeline::SignatureId) -> Arc<str> {
+    pub(crate) fn signature(&self, id: SignatureId) -> Arc<str> {
         Arc::clone(&self.signatures[id.0 as usize])
     }
 }

@@ -12,9 +12,9 @@ pub(crate) struct ActiveTask {
     seen: AtomicU64,
     /// Requests that are followed or were kept; each takes one of the task's samples when there is no threshold.
     taken: AtomicU64,
-    /// Kept requests, and whether more are wanted.
-    pub(crate) kept: AtomicU64,
-    pub(crate) below_threshold: AtomicU64,
+    /// Those among them that passed the threshold; the first of them, as many as samples are wanted, are reported.
+    kept: AtomicU64,
+    below_threshold: AtomicU64,
     /// Waits whose stacks could not be copied.
     pub(crate) stackless: AtomicU64,
     ended: AtomicBool,

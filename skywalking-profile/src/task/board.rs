@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use super::active::ActiveTask;
 use super::profile_task::{ProfileTask, cut_endpoint};
@@ -20,7 +19,7 @@ const MOST_ENDPOINTS: usize = 500;
 const LOOKUPS: u32 = 100;
 
 /// A known endpoint is reported again after this, so that it does not age out of the OAP's lists.
-const REPORTED_AGAIN_NS: u64 = clock_minutes(3);
+const REPORTED_AGAIN_NS: u64 = 3 * 60 * 1_000_000_000;
 
 const ACTIVE: u32 = 1;
 const DISCOVERY: u32 = 2;
@@ -162,10 +161,6 @@ impl Endpoints {
         self.lookups_left = self.lookups_left.saturating_sub(1);
         if self.lookups_left == 0 { Lookup::Exhausted } else { Lookup::Known }
     }
-}
-
-const fn clock_minutes(minutes: u64) -> u64 {
-    Duration::from_secs(60 * minutes).as_nanos() as u64
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::sw8::Parent;
+use crate::timeline::span_times;
 
 /// A segment with the entry span of one request.
 #[derive(Clone, Debug)]
@@ -22,14 +23,15 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A segment of the caller's trace, or of a new one.
-    pub(crate) fn new(endpoint: Arc<str>, (start_ms, end_ms): (i64, i64), parent: Option<Parent>) -> Self {
+    /// A segment of the caller's trace, or of a new one, whose span began at `wall` and took `took_ns` nanoseconds.
+    pub(crate) fn new(endpoint: Arc<str>, wall: WallClock, took_ns: u64, parent: Option<Parent>) -> Self {
+        let (start_ms, end_ms) = span_times(wall.fraction_ns, took_ns);
         Self {
             trace_id: parent.as_ref().map_or_else(new_id, |parent| parent.trace_id.clone()),
             segment_id: new_id(),
             endpoint,
-            start_ms,
-            end_ms,
+            start_ms: wall.ms + start_ms,
+            end_ms: wall.ms + end_ms,
             is_error: false,
             tags: Vec::new(),
             parent,
