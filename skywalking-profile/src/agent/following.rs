@@ -5,19 +5,18 @@ use std::sync::atomic::Ordering;
 
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::LeafToken;
-use crate::request::{OpenWait, Pause, Started, WaitFor};
+use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
 use crate::timeline::LEAST_WAIT_NS;
 
 /// Stretches kept of one request, some 2 MB: more than are ever sent.
 const MOST_STRETCHES: usize = 20_000;
 
-/// Stretches kept of all requests together, some 40 MB; each has its share, but for a least one.
-const ALL_STRETCHES: usize = 400_000;
-const LEAST_SHARE: usize = 200;
+/// Stretches kept of all requests together, some 40 MB; each has its share, of 40 at least.
+const ALL_STRETCHES: usize = 40 * MOST_FOLLOWED;
 
 /// How many stretches each of so many requests may have.
 pub(super) fn share(requests: usize) -> usize {
-    (ALL_STRETCHES / requests.max(1)).clamp(LEAST_SHARE, MOST_STRETCHES)
+    (ALL_STRETCHES / requests.max(1)).min(MOST_STRETCHES)
 }
 
 /// A request that is followed and has not ended.
@@ -128,10 +127,15 @@ impl Following {
         }
     }
 
+    /// Waits shorter than this were not kept, in nanoseconds.
+    pub(super) fn least(&self) -> u64 {
+        self.least
+    }
+
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
             if matches!(stretch.what, What::Awaited(None)) {
-                self.started.task.stackless.fetch_add(1, Ordering::Relaxed);
+                self.started.task.losses.stackless.fetch_add(1, Ordering::Relaxed);
             }
             self.stretches.push(stretch);
         }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -15,21 +15,24 @@ use super::Order;
 use super::following::{Following, share};
 use super::sample::sample;
 use super::stacks::Stacks;
-use crate::backend::{Backend, News, Port, Report};
+use crate::backend::{Backend, News, Port, Report, Spool, spool};
 use crate::request::{Ended, Event, EventQueue};
 use crate::stack::{Frames, SUPPORTED};
-use crate::task::{ActiveTask, Board, Origin, ProfileTask};
+use crate::task::{ActiveTask, Board, MOST_ENDPOINTS, Origin, ProfileTask};
 use crate::trace::{Segment, WallClock};
 use crate::{TARGET, clock};
+
+/// Endpoints that are named when none of a task's was seen.
+const LIKE_ENDPOINTS: usize = 5;
 
 /// How often the events of followed requests are looked at: often enough that their queue stays short.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the images of an open wait are held, however long the dump period is.
+const LONGEST_HELD: Duration = Duration::from_millis(100);
+
 /// How long discovery rests after it met a known endpoint.
 const DISCOVERY_RESTS_NS: u64 = 1_000_000_000;
-
-/// Reports that may wait for an OAP that is away.
-const SPOOLED: usize = 1_000;
 
 /// The loop's state.
 pub(super) struct Run {
@@ -42,8 +45,7 @@ pub(super) struct Run {
     following: HashMap<u64, Following>,
     /// When discovery goes on, if it rests.
     discovery_due: Option<u64>,
-    reports: Option<Sender<Report>>,
-    dropped_reports: u64,
+    reports: Option<Spool>,
     /// When the followed requests were last looked at, one by one.
     swept: u64,
 }
@@ -65,7 +67,6 @@ impl Run {
             following: HashMap::new(),
             discovery_due: None,
             reports: None,
-            dropped_reports: 0,
             swept: 0,
         }
     }
@@ -82,10 +83,11 @@ impl Run {
         if !SUPPORTED {
             warn!(target: TARGET, "stacks cannot be captured on this platform, only on x86_64 Linux: waits show as [pending]");
         }
-        let (reports, spool) = mpsc::channel(SPOOLED);
+        let (spool, reports) = spool();
+        let held = spool.held();
         let (news_sender, mut news) = mpsc::channel(16);
-        self.reports = Some(reports);
-        let mut backend = pin!(backend.run(Port { news: news_sender, reports: spool }));
+        self.reports = Some(spool);
+        let mut backend = pin!(backend.run(Port { news: news_sender, reports }));
 
         let within = loop {
             tokio::select! {
@@ -109,11 +111,15 @@ impl Run {
         while let Some(task) = self.tasks.pop() {
             self.finish(task, "the layer shut down");
         }
+        for (_, task) in std::mem::take(&mut self.scheduled) {
+            self.report(Report::Finish(task.id().to_owned()));
+        }
         // What goes on is no longer looked at.
         self.board.close();
         self.reports = None;
         if timeout(within, backend).await.is_err() {
-            warn!(target: TARGET, "not all reports could be sent before the layer shut down");
+            let lost = held.samples();
+            warn!(target: TARGET, lost, "not all profiled requests could be reported before the layer shut down");
         }
     }
 
@@ -160,8 +166,8 @@ impl Run {
         let stacks = &mut self.stacks;
         self.following.retain(|_, following| {
             following.keep(share);
-            let period = clock::nanos(following.started.task.task.dump_period);
-            following.take_open_wait(now.saturating_sub(period), stacks);
+            let period = following.started.task.task.dump_period.min(LONGEST_HELD);
+            following.take_open_wait(now.saturating_sub(clock::nanos(period)), stacks);
             // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
             // the last sweep.
             let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
@@ -199,11 +205,18 @@ impl Run {
                 }
             }
             Event::Discovered { endpoint, started, took_ns, status } => {
-                let mut segment = Segment::new(endpoint, WallClock::from(started), took_ns, None);
+                let mut segment = Segment::new(Arc::clone(&endpoint), WallClock::from(started), took_ns, None);
                 segment.set_status(status);
-                self.report(Report::Discovery(Box::new(segment)));
+                if !self.report(Report::Discovery(Box::new(segment))) {
+                    self.board.forget_endpoint(&endpoint);
+                }
             }
             Event::NothingNew => self.discovery_due = Some(clock::now() + DISCOVERY_RESTS_NS),
+            Event::TooManyEndpoints => warn!(
+                target: TARGET,
+                "more than {MOST_ENDPOINTS} endpoints: the OAP is told of no others; name them by routes, not by raw paths \
+                 (`ProfileLayer::with_route`)"
+            ),
         }
     }
 
@@ -212,8 +225,7 @@ impl Run {
         if !active.keeps(Duration::from_nanos(ended.at.saturating_sub(following.started.at))) {
             return;
         }
-        let sample = sample(following, ended.at, Some(ended), &mut self.stacks);
-        self.report(Report::Sample(Box::new(sample)));
+        self.report_sample(following, ended.at, Some(ended));
         if active.is_complete()
             && let Some(i) = self.tasks.iter().position(|task| Arc::ptr_eq(&task.active, active))
         {
@@ -285,11 +297,10 @@ impl Run {
             following.take_open_wait(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
                 following.end_taken_wait(now);
-                let sample = sample(&following, now, None, &mut self.stacks);
-                self.report(Report::Sample(Box::new(sample)));
+                self.report_sample(&following, now, None);
             }
         }
-        let tally = active.tally();
+        let (tally, losses) = (active.tally(), &active.losses);
         info!(
             target: TARGET,
             task = active.task.id(),
@@ -298,15 +309,24 @@ impl Run {
             matched = tally.matched,
             below_threshold = tally.below_threshold,
             profiled = tally.kept,
-            waits_without_stack = tally.stackless,
+            not_followed = losses.unfollowed.load(Ordering::Relaxed),
+            no_room_to_report = losses.unreported.load(Ordering::Relaxed),
+            without_shortest_waits = losses.coarsened.load(Ordering::Relaxed),
+            waits_without_stack = losses.stackless.load(Ordering::Relaxed),
             lost_events = self.queue.take_dropped(),
-            lost_reports = std::mem::take(&mut self.dropped_reports),
             "profile task ends: {why}"
         );
         if let Origin::Oap { id, .. } = &active.task.origin {
             if tally.matched == 0 {
-                let seen = self.board.some_endpoints().join(", ");
-                warn!(target: TARGET, task = id, "no request was of endpoint `{}`; seen were: {seen}", active.task.endpoint);
+                let mut seen = self.board.endpoints_like(&active.task.endpoint);
+                seen.truncate(LIKE_ENDPOINTS);
+                warn!(
+                    target: TARGET,
+                    task = id,
+                    "no request was of endpoint `{}`; most like it: {}",
+                    active.task.endpoint,
+                    if seen.is_empty() { "none was seen".to_owned() } else { seen.join(", ") },
+                );
             }
             self.report(Report::Finish(id.clone()));
         }
@@ -315,14 +335,15 @@ impl Run {
         }
     }
 
-    fn report(&mut self, report: Report) {
-        let Some(reports) = &self.reports else { return };
-        // Samples must not find the spool full of endpoints; those are reported again before long.
-        if matches!(report, Report::Discovery(_)) && reports.capacity() < SPOOLED / 2 {
-            return;
+    fn report_sample(&mut self, following: &Following, end: u64, ended: Option<&Ended>) {
+        let sample = sample(following, end, ended, &mut self.stacks);
+        if !self.report(Report::Sample(Box::new(sample))) {
+            following.started.task.losses.unreported.fetch_add(1, Ordering::Relaxed);
         }
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = reports.try_send(report) {
-            self.dropped_reports += 1;
-        }
+    }
+
+    /// Whether there was room for it.
+    fn report(&self, report: Report) -> bool {
+        self.reports.as_ref().is_some_and(|spool| spool.put(report))
     }
 }

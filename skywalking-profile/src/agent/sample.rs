@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::following::{Following, What};
 use super::stacks::{Addresses, Stacks};
 use crate::backend::Sample;
 use crate::request::{Ended, Pause};
 use crate::task::cut_endpoint;
-use crate::timeline::{SignatureId, Stack, Timeline, Visit, snapshots};
+use crate::timeline::{LEAST_WAIT_NS, SignatureId, Stack, Timeline, Visit, snapshots};
 use crate::trace::{Segment, WallClock};
 
 /// Longer root frames only push the rest out of the UI's sight.
@@ -53,13 +54,19 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
     let end_ns = since(end);
     let timeline =
         Timeline { root, end_ns, start_fraction_ns: wall.fraction_ns, dump_period: task.dump_period, visits: &visits };
+    let snapshots = snapshots(&timeline);
     let mut segment = Segment::new(endpoint, wall, end_ns, started.parent.clone());
     tag(&mut segment, following, end_ns, ended);
+    let least_ns = snapshots.least_ns.max(following.least());
+    if least_ns > LEAST_WAIT_NS {
+        started.task.losses.coarsened.fetch_add(1, Ordering::Relaxed);
+        segment.tags.push(("profile.shortest_shown_ms", (least_ns / LEAST_WAIT_NS).to_string()));
+    }
     Sample {
         task_id: task.id().to_owned(),
         segment,
         wall_ms: wall.ms,
-        snapshots: snapshots(&timeline),
+        snapshots: snapshots.list,
         signatures: signatures.texts,
         is_finished: ended.is_some(),
     }

@@ -36,9 +36,9 @@ impl Backend for Embedded {
     }
 
     async fn run(self, mut port: Port) {
-        while let Some(report) = port.reports.recv().await {
-            match report {
-                Report::Sample(sample) => self.show(&sample),
+        while let Some(report) = port.reports.next().await {
+            match &*report {
+                Report::Sample(sample) => self.show(sample),
                 Report::Discovery(_) | Report::Finish(_) => {}
             }
         }

@@ -1,19 +1,19 @@
 //! Where profile tasks come from and profiles go to: a SkyWalking OAP, or this process itself.
 //!
 //! A backend is a future that runs on the agent's thread until the agent drops its end of the [`Port`] and all reports are
-//! delivered. It never holds up the agent: what does not fit in the port's queue is dropped there, and counted.
+//! delivered. It never holds up the agent: what does not fit into its [`Spool`] is dropped there, and counted.
 
-mod backoff;
-mod command;
 mod embedded;
 mod oap;
+mod spool;
 
 pub(crate) use embedded::Embedded;
 pub(crate) use oap::Oap;
+pub(crate) use spool::{Reports, Spool, spool};
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::Sender;
 
 use crate::task::ProfileTask;
 use crate::timeline::{SignatureId, Snapshot};
@@ -32,7 +32,7 @@ pub(crate) trait Backend {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) news: Sender<News>,
-    pub(crate) reports: Receiver<Report>,
+    pub(crate) reports: Reports,
 }
 
 /// What a backend has to tell.
@@ -53,6 +53,19 @@ pub(crate) enum Report {
     Finish(String),
 }
 
+impl Report {
+    /// The memory that it holds, about, in bytes.
+    fn weight(&self) -> usize {
+        /// A segment with its tags.
+        const SEGMENT: usize = 1_000;
+        match self {
+            Self::Discovery(_) => SEGMENT,
+            Self::Sample(sample) => SEGMENT + sample.weight(),
+            Self::Finish(_) => 0,
+        }
+    }
+}
+
 /// One profiled request.
 #[derive(Debug)]
 pub(crate) struct Sample {
@@ -67,6 +80,14 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    /// Stacks are shared; those of neighbours differ as a rule, and few others do.
+    fn weight(&self) -> usize {
+        let stacks = self.snapshots.chunk_by(|one, next| Arc::ptr_eq(&one.stack, &next.stack));
+        let stacks = stacks.map(|row| size_of_val(&*row[0].stack)).sum::<usize>();
+        let signatures = self.signatures.iter().map(|signature| signature.len()).sum::<usize>();
+        size_of_val(&*self.snapshots) + stacks + signatures
+    }
+
     pub(crate) fn signature(&self, id: SignatureId) -> Arc<str> {
         Arc::clone(&self.signatures[id.0 as usize])
     }

@@ -10,7 +10,7 @@ use super::service::Profile;
 use crate::agent::Agent;
 use crate::config::ProfileConfig;
 use crate::request::{Admitted, Discovery, Followed};
-use crate::task::{Board, ProfileTask, TaskError};
+use crate::task::{Board, ProfileTask, Route, TaskError};
 
 /// Wraps services in [`Profile`], which follows the requests that a profile task asks for.
 ///
@@ -73,7 +73,7 @@ impl ProfileLayer {
         }
         let method = request.method().as_str();
         let matched = self.route.and_then(|route| route(request.extensions()));
-        let route = matched.unwrap_or(request.uri().path());
+        let route = matched.map_or(Route::Raw(request.uri().path()), Route::Matched);
         if let Some(task) = board.matching(method, route) {
             let followed = Followed::start(events, task, request)?;
             request.extensions_mut().insert(FollowedBy(Arc::downgrade(board)));
@@ -82,7 +82,7 @@ impl ProfileLayer {
         if self.route.is_some() && matched.is_none() {
             return None;
         }
-        let discovery = Discovery::start(events, board, format_args!("{method}:{route}"))?;
+        let discovery = Discovery::start(events, board, format_args!("{method}:{}", route.as_str()))?;
         Some(Admitted::Discovered(Box::new(discovery)))
     }
 }

@@ -35,6 +35,10 @@ impl Discovery {
                 events.send(Event::NothingNew);
                 None
             }
+            Lookup::TooMany => {
+                events.send(Event::TooManyEndpoints);
+                None
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum Event {
     },
     /// Discovery met known endpoints only, and is to rest.
     NothingNew,
+    /// Discovery met more endpoints than are reported.
+    TooManyEndpoints,
 }
 
 /// A request that matches a profile task began.

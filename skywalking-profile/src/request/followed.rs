@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
@@ -10,9 +10,19 @@ use super::event::{Ended, Event, Events, Started};
 use super::slot::{OpenWait, Pause, Slot, WaitFor};
 use crate::await_tree::{self, Leaf};
 use crate::clock;
+use crate::stack;
 use crate::task::ActiveTask;
 use crate::timeline::{LEAST_RUN_NS, LEAST_WAIT_NS};
 use crate::trace::Parent;
+
+/// Requests of the process that are followed at a time: together with what the agent keeps of them, some 10 MB and their
+/// timelines.
+pub(crate) const MOST_FOLLOWED: usize = 10_000;
+
+/// Characters of a request's path that are kept.
+const LONGEST_PATH: usize = 1_000;
+
+static FOLLOWED: AtomicUsize = AtomicUsize::new(0);
 
 /// A request that is followed, from the call of the service to the end of its response body or its drop, or until its
 /// task ends.
@@ -22,6 +32,7 @@ pub(crate) struct Followed {
     task: Arc<ActiveTask>,
     events: Events,
     slot: Arc<Slot>,
+    _place: Place,
     started: u64,
     /// Empty; kept for its memory.
     leaves: Vec<Leaf>,
@@ -33,8 +44,13 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// Begins to follow a request, of whose service `call` is about to be called. `None` if the agent cannot keep up.
+    /// Begins to follow a request, of whose service `call` is about to be called. `None` if there is no room for
+    /// another one, or if the agent cannot keep up.
     pub(crate) fn start<B>(events: &Events, task: Arc<ActiveTask>, request: &http::Request<B>) -> Option<Self> {
+        let Some(place) = stack::has_room().then(Place::take).flatten() else {
+            task.give_back();
+            return None;
+        };
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::<Slot>::default();
@@ -48,7 +64,7 @@ impl Followed {
             wall: SystemTime::now(),
             method: request.method().clone(),
             host: host.map(str::to_owned),
-            path: request.uri().path().to_owned(),
+            path: format!("{:.LONGEST_PATH$}", request.uri().path()),
             parent: Parent::of_headers(request.headers()),
             slot: Arc::clone(&slot),
         })));
@@ -61,6 +77,7 @@ impl Followed {
             task,
             events: events.clone(),
             slot,
+            _place: place,
             started,
             leaves: Vec::new(),
             status: None,
@@ -155,5 +172,36 @@ impl Drop for Followed {
             busy_ns: self.busy_ns,
             longest_poll_ns: self.longest_poll_ns,
         })));
+    }
+}
+
+/// One of the [`MOST_FOLLOWED`].
+#[derive(Debug)]
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let place = Self;
+        // Beyond the limit it is given back at once, by its drop.
+        (FOLLOWED.fetch_add(1, Ordering::Relaxed) < MOST_FOLLOWED).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        FOLLOWED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_limited_and_given_back() {
+        let places: Vec<_> = (0..MOST_FOLLOWED).map_while(|_| Place::take()).collect();
+        assert!(Place::take().is_none());
+        drop(places);
+        assert!(Place::take().is_some());
     }
 }

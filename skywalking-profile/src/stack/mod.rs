@@ -24,4 +24,4 @@ pub(crate) use frame::Frame;
 pub use trim::Frames;
 pub(crate) use trim::{Signatures, signatures};
 
-pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder};
+pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder, has_room};

@@ -5,6 +5,11 @@ use super::Frame;
 /// Whether stacks can be captured here.
 pub(crate) const SUPPORTED: bool = false;
 
+/// There are no images.
+pub(crate) fn has_room() -> bool {
+    true
+}
+
 /// Never made here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PollFrame {}

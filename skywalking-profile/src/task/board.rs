@@ -4,15 +4,17 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::active::ActiveTask;
-use super::profile_task::{ProfileTask, cut_endpoint};
+use super::endpoint::{Route, cut_endpoint};
+use super::profile_task::ProfileTask;
 use crate::clock;
 
 /// Endpoints reported for discovery. A service whose raw paths are all different must not fill the OAP with them.
-const MOST_ENDPOINTS: usize = 500;
+pub(crate) const MOST_ENDPOINTS: usize = 500;
 
 /// Requests whose endpoint is looked up before discovery rests. With the second that it rests, an endpoint with one of
 /// 10,000 requests is found within minutes, and the look-ups of a busy service cost it microseconds a second.
@@ -41,6 +43,8 @@ struct Endpoints {
     /// Each with the time of its last report.
     reported: HashMap<Arc<str>, u64>,
     lookups_left: u32,
+    /// That there are too many was told.
+    is_full: bool,
     /// Kept for its memory.
     name: String,
 }
@@ -53,6 +57,8 @@ pub(crate) enum Lookup {
     Known,
     /// It is known, and discovery rests until it is resumed.
     Exhausted,
+    /// It is the first one too many.
+    TooMany,
 }
 
 impl Board {
@@ -63,7 +69,7 @@ impl Board {
     }
 
     /// The task that wants this request followed.
-    pub(crate) fn matching(&self, method: &str, route: &str) -> Option<Arc<ActiveTask>> {
+    pub(crate) fn matching(&self, method: &str, route: Route<'_>) -> Option<Arc<ActiveTask>> {
         if self.word.load(Ordering::Relaxed) & ACTIVE == 0 {
             return None;
         }
@@ -124,11 +130,10 @@ impl Board {
         self.endpoints().reported.remove(endpoint);
     }
 
-    /// Some of the endpoints that discovery knows.
-    pub(crate) fn some_endpoints(&self) -> Vec<Arc<str>> {
+    /// The endpoints that discovery knows, those first that are most like `name`.
+    pub(crate) fn endpoints_like(&self, name: &str) -> Vec<Arc<str>> {
         let mut endpoints: Vec<_> = self.endpoints().reported.keys().map(Arc::clone).collect();
-        endpoints.sort_unstable();
-        endpoints.truncate(10);
+        endpoints.sort_by_cached_key(|endpoint| (strsim::damerau_levenshtein(endpoint, name), Arc::clone(endpoint)));
         endpoints
     }
 
@@ -151,7 +156,9 @@ impl Endpoints {
         let name = cut_endpoint(&self.name);
         let is_due = match self.reported.get(name) {
             Some(reported) => now.saturating_sub(*reported) >= REPORTED_AGAIN_NS,
-            None => self.reported.len() < MOST_ENDPOINTS,
+            None if self.reported.len() < MOST_ENDPOINTS => true,
+            None if !mem::replace(&mut self.is_full, true) => return Lookup::TooMany,
+            None => false,
         };
         if is_due {
             let name = Arc::<str>::from(name);
@@ -173,11 +180,11 @@ mod tests {
         assert!(board.is_idle());
         let task = board.put_up(ProfileTask::new("GET:/"));
         assert!(!board.is_idle());
-        assert!(board.matching("GET", "/other").is_none());
-        assert!(board.matching("GET", "/").is_some());
+        assert!(board.matching("GET", Route::Raw("/other")).is_none());
+        assert!(board.matching("GET", Route::Raw("/")).is_some());
         board.take_down(&task);
         assert!(board.is_idle());
-        assert!(board.matching("GET", "/").is_none());
+        assert!(board.matching("GET", Route::Raw("/")).is_none());
     }
 
     #[test]
@@ -190,7 +197,16 @@ mod tests {
         assert_eq!(board.look_up(format_args!("GET:/")), Some(Lookup::Known));
         board.forget_endpoint("GET:/");
         assert_eq!(board.look_up(format_args!("GET:/")), due);
-        assert_eq!(board.some_endpoints(), ["GET:/".into()]);
+    }
+
+    #[test]
+    fn endpoints_are_listed_by_their_likeness() {
+        let board = Board::default();
+        board.discover();
+        for path in ["/", "/orders/{id}", "/health"] {
+            assert!(board.look_up(format_args!("GET:{path}")).is_some());
+        }
+        assert_eq!(board.endpoints_like("GET:/order/{id}")[0], "GET:/orders/{id}".into());
     }
 
     #[test]
@@ -215,6 +231,14 @@ mod tests {
         let due =
             (0..2 * MOST_ENDPOINTS).filter(|i| matches!(board.look_up(format_args!("GET:/{i}")), Some(Lookup::Due(_))));
         assert_eq!(due.count(), MOST_ENDPOINTS);
+    }
+
+    #[test]
+    fn that_there_are_too_many_endpoints_is_told_once() {
+        let board = Board::default();
+        board.discover();
+        let lookups = (0..MOST_ENDPOINTS + 10).filter_map(|i| board.look_up(format_args!("GET:/{i}")));
+        assert_eq!(lookups.filter(|lookup| *lookup == Lookup::TooMany).count(), 1);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 mod active;
 mod board;
+mod endpoint;
 mod profile_task;
 
 pub(crate) use active::ActiveTask;
-pub(crate) use board::{Board, Lookup};
-pub(crate) use profile_task::{Origin, cut_endpoint};
+pub(crate) use board::{Board, Lookup, MOST_ENDPOINTS};
+pub(crate) use endpoint::{Route, cut_endpoint};
+pub(crate) use profile_task::Origin;
 pub use profile_task::{ProfileTask, TaskError};

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Longer endpoint names are cut by the OAP (`SW_ENDPOINT_NAME_MAX_LENGTH`, 150 characters by default).
-pub(super) const LONGEST_ENDPOINT: usize = 150;
+use super::endpoint::is_well_formed;
 
 /// A profile task: the endpoint whose requests are profiled, and how many of them.
 ///
@@ -35,7 +34,8 @@ pub(crate) enum Origin {
 }
 
 impl ProfileTask {
-    /// Profiles requests of `endpoint`, which is `METHOD:/path`, or with axum `METHOD:/route/{template}`.
+    /// Profiles requests of `endpoint`, which is `METHOD:/path` or `METHOD:/route/{template}`: with axum the route that a
+    /// request was matched to, otherwise a pattern for raw paths in the same syntax.
     ///
     /// By default one sample, whatever its duration, dumped every 10 ms, with no limit to the task's own duration.
     pub fn new(endpoint: impl Into<String>) -> Self {
@@ -78,6 +78,10 @@ impl ProfileTask {
     pub(crate) fn check(&self) -> Result<(), TaskError> {
         if self.endpoint.trim().is_empty() {
             Err(TaskError("the endpoint name is empty"))
+        } else if !is_well_formed(&self.endpoint) {
+            Err(TaskError(
+                "the endpoint's route is malformed: a parameter is a whole segment, `{name}`, or the rest of the path, `{*name}`",
+            ))
         } else if self.max_sampling_count == 0 {
             Err(TaskError("the max sampling count is 0"))
         } else if self.dump_period < Duration::from_millis(1) {
@@ -95,11 +99,6 @@ impl ProfileTask {
             Origin::Oap { id, .. } => id,
         }
     }
-}
-
-/// The part of an endpoint's name that the OAP keeps.
-pub(crate) fn cut_endpoint(name: &str) -> &str {
-    name.char_indices().nth(LONGEST_ENDPOINT).map_or(name, |(end, _)| &name[..end])
 }
 
 /// Why a profile task was refused.
@@ -123,17 +122,12 @@ mod tests {
         assert_eq!(ProfileTask::new("GET:/").check(), Ok(()));
         for bad in [
             ProfileTask::new(" "),
+            ProfileTask::new("GET:/orders/{id"),
             ProfileTask::new("GET:/").samples(0),
             ProfileTask::new("GET:/").dump_period(Duration::from_micros(999)),
             ProfileTask::new("GET:/").duration(Duration::ZERO),
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn endpoint_names_are_cut_as_the_oap_cuts_them() {
-        assert_eq!(cut_endpoint("GET:/"), "GET:/");
-        assert_eq!(cut_endpoint(&"ü".repeat(151)), "ü".repeat(150));
     }
 }

@@ -10,12 +10,21 @@ use super::paths::{PathId, Paths};
 use super::stretches::stretches;
 use super::{LEAST_WAIT_NS, Snapshot, Stack, Timeline, bounded_ns};
 
-/// The snapshots of a request, in order of sequence and of time, at most [`MOST_SNAPSHOTS`].
+/// What is to be reported of a request.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    /// In order of sequence and of time, at most [`MOST_SNAPSHOTS`].
+    pub(crate) list: Vec<Snapshot>,
+    /// Waits shorter than this, in nanoseconds, are not shown alone.
+    pub(crate) least_ns: u64,
+}
+
+/// The snapshots of a request.
 ///
 /// The first and the last are the root frame alone, at the start and the end of the request's span
 /// ([`span_times`]). When even two for each step are too many, the least length that is shown
 /// doubles until they are not.
-pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Vec<Snapshot> {
+pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Snapshots {
     let mut paths = Paths::new(timeline.root);
     let stretches = stretches(timeline, &mut paths);
     let end_ns = bounded_ns(timeline.end_ns);
@@ -40,7 +49,8 @@ pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Vec<Snapshot> {
         }
     }
     dumps.push((end_ms, root));
-    (0..).zip(dumps).map(|(sequence, (time_ms, stack))| Snapshot { sequence, time_ms, stack }).collect()
+    let list = (0..).zip(dumps).map(|(sequence, (time_ms, stack))| Snapshot { sequence, time_ms, stack }).collect();
+    Snapshots { list, least_ns: least_ns.unsigned_abs() }
 }
 
 /// The shortest interval between the dumps of a step that keeps the number of snapshots in bounds.

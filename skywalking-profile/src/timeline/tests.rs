@@ -72,6 +72,7 @@ impl Recording {
             dump_period: Duration::from_millis(dump_period_ms),
             visits: &self.visits,
         })
+        .list
     }
 
     /// The durations in milliseconds that the OAP shows, by path.

@@ -21,6 +21,11 @@ const ALL_IMAGES: usize = 64 * 1024 * 1024;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether there is room for an image of any size.
+pub(crate) fn has_room() -> bool {
+    HELD.load(Ordering::Relaxed) + LONGEST <= ALL_IMAGES
+}
+
 /// The frame of the function that polls: the root side of every image taken in this poll.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PollFrame {

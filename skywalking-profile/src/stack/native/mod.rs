@@ -8,7 +8,7 @@ mod symbolize;
 mod thread;
 mod unwind;
 
-pub(crate) use image::{Image, PollFrame};
+pub(crate) use image::{Image, PollFrame, has_room};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use unwind::Unwinder;
 

@@ -21,23 +21,24 @@ pub(super) struct TaskCommand {
     pub(super) task: Result<ProfileTask, CommandError>,
 }
 
-/// An argument that cannot be used.
+/// Why a command cannot be carried out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct CommandError {
-    argument: &'static str,
-    value: Option<String>,
-    wanted: &'static str,
+pub(super) enum CommandError {
+    /// It is not one of this agent's.
+    Unknown { command: String },
+    /// An argument is missing or cannot be used.
+    Argument { argument: &'static str, value: Option<String>, wanted: &'static str },
 }
 
 impl TaskCommand {
-    /// `None` if the command is another, or has no task id to refer to.
-    pub(super) fn of(command: &Command) -> Option<Self> {
+    /// Fails if the command is another, or has no task id to refer to.
+    pub(super) fn of(command: &Command) -> Result<Self, CommandError> {
         if command.command != PROFILE_TASK {
-            return None;
+            return Err(CommandError::Unknown { command: command.command.clone() });
         }
         let arguments = Arguments(command);
-        let task_id = arguments.text("TaskId", "the task's id").ok()?;
-        Some(Self {
+        let task_id = arguments.text("TaskId", "the task's id")?;
+        Ok(Self {
             create_time: arguments.number("CreateTime", i64::MIN..=i64::MAX, "milliseconds").unwrap_or(-1),
             task: arguments.task(task_id.clone()),
             task_id,
@@ -69,7 +70,7 @@ impl Arguments<'_> {
         let value = self.0.args.iter().find(|pair| pair.key == argument).map(|pair| pair.value.clone());
         match value {
             Some(value) if !value.trim().is_empty() => Ok(value),
-            value => Err(CommandError { argument, value, wanted }),
+            value => Err(CommandError::Argument { argument, value, wanted }),
         }
     }
 
@@ -82,17 +83,20 @@ impl Arguments<'_> {
         let value = self.text(argument, wanted)?;
         match value.trim().parse() {
             Ok(number) if allowed.contains(&number) => Ok(number),
-            Ok(_) | Err(_) => Err(CommandError { argument, value: Some(value), wanted }),
+            Ok(_) | Err(_) => Err(CommandError::Argument { argument, value: Some(value), wanted }),
         }
     }
 }
 
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { argument, wanted, .. } = self;
-        match &self.value {
-            Some(value) => write!(f, "{argument} is `{value}` instead of {wanted}"),
-            None => write!(f, "{argument} is missing"),
+        // What came over the network is not to fill a log.
+        match self {
+            Self::Unknown { command } => write!(f, "`{command:.100}` is no command of this agent's"),
+            Self::Argument { argument, value: Some(value), wanted } => {
+                write!(f, "{argument} is `{value:.100}` instead of {wanted}")
+            }
+            Self::Argument { argument, value: None, .. } => write!(f, "{argument} is missing"),
         }
     }
 }
@@ -152,8 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn other_commands_are_not_ours() {
-        assert_eq!(TaskCommand::of(&Command { command: "PprofTaskQuery".to_owned(), args: Vec::new() }), None);
-        assert_eq!(TaskCommand::of(&command(&[("TaskId", None)])), None);
+    fn what_is_no_task_is_named() {
+        let other = Command { command: "PprofTaskQuery".to_owned(), args: Vec::new() };
+        let error = TaskCommand::of(&other).unwrap_err();
+        assert_eq!(error.to_string(), "`PprofTaskQuery` is no command of this agent's");
+        let error = TaskCommand::of(&command(&[("TaskId", None)])).unwrap_err();
+        assert_eq!(error.to_string(), "TaskId is missing");
     }
 }

@@ -1,0 +1,130 @@
+//! The reports, one after the other, each in acknowledged streams.
+//!
+//! The OAP acknowledges a client stream as a whole, when it ends. A stream that breaks before may have arrived or not, and
+//! its JDBC storages insert a repeated record twice. So a profiled request goes out snapshots first, and then its segment,
+//! which alone makes them visible: whatever breaks before that is sent anew under another segment id, and is never seen
+//! twice. Only the segment's own stream is not repeated unless it never left this process; if it breaks, the request is
+//! counted as lost, though it may have arrived.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skywalking_profile_proto::v3::profile_task_client::ProfileTaskClient;
+use skywalking_profile_proto::v3::trace_segment_report_service_client::TraceSegmentReportServiceClient;
+use skywalking_profile_proto::v3::{Commands, ProfileTaskFinishReport};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+use tracing::{debug, info, warn};
+
+use super::Oap;
+use super::backoff::Backoff;
+use super::connection::{is_unsent, reason};
+use super::message::thread_snapshot;
+use crate::TARGET;
+use crate::backend::{Report, Reports, Sample};
+use crate::trace::{Segment, new_id};
+
+const FINISH_TRIES: u32 = 5;
+/// Tries of one profiled request that reach the OAP and fail: with back-off some two minutes.
+const SAMPLE_TRIES: u32 = 10;
+/// Snapshots in one acknowledged stream: some 500 KB at most.
+const BATCH: usize = 1_000;
+
+/// What has become of a task's samples.
+#[derive(Debug, Default)]
+struct Delivered {
+    requests: u64,
+    snapshots: usize,
+    lost: u64,
+}
+
+impl Oap {
+    /// Delivers until the reports end.
+    pub(super) async fn deliver(&self, mut reports: Reports) {
+        let mut delivered = HashMap::<String, Delivered>::new();
+        while let Some(mut report) = reports.next().await {
+            match &mut *report {
+                Report::Discovery(segment) => self.discover(segment).await,
+                Report::Sample(sample) => {
+                    let sent = self.send_sample(sample).await;
+                    let of_task = delivered.entry(sample.task_id.clone()).or_default();
+                    match sent {
+                        Ok(()) => {
+                            of_task.requests += 1;
+                            of_task.snapshots += sample.snapshots.len();
+                        }
+                        Err(status) => {
+                            of_task.lost += 1;
+                            let (task, segment) = (&sample.task_id, &sample.segment.segment_id);
+                            warn!(target: TARGET, task, segment, error = %reason(&status), "a profiled request is lost");
+                        }
+                    }
+                }
+                Report::Finish(task_id) => {
+                    let Delivered { requests, snapshots, lost } = delivered.remove(task_id).unwrap_or_default();
+                    info!(target: TARGET, task = task_id.as_str(), requests, snapshots, lost, "profile task reported");
+                    self.finish(task_id).await;
+                }
+            }
+        }
+    }
+
+    /// Not worth a queue: the endpoint is discovered again when the OAP is back.
+    async fn discover(&self, segment: &Segment) {
+        let is_sent = !self.connection.is_broken()
+            && self.connection.call(async |channel| self.send_segment(channel, segment).await).await.is_ok();
+        if !is_sent {
+            self.missed.borrow_mut().insert(Arc::clone(&segment.endpoint));
+        }
+    }
+
+    async fn send_sample(&self, sample: &mut Sample) -> Result<(), Status> {
+        let mut backoff = Backoff::new();
+        let mut failed = 0;
+        while let Err(status) = self.send_snapshots(sample).await {
+            // What arrived of it stays without a segment, which nobody sees.
+            sample.segment.segment_id = new_id();
+            failed += u32::from(!is_unsent(&status));
+            if failed == SAMPLE_TRIES {
+                return Err(status);
+            }
+            debug!(target: TARGET, task = sample.task_id, error = %reason(&status), "a profiled request is sent again");
+            self.connection.rest(&mut backoff).await;
+        }
+        self.connection.call_once(async |channel| self.send_segment(channel, &sample.segment).await).await.map(drop)
+    }
+
+    async fn send_snapshots(&self, sample: &Sample) -> Result<(), Status> {
+        for batch in sample.snapshots.chunks(BATCH) {
+            let batch: Vec<_> = batch.iter().map(|snapshot| thread_snapshot(sample, snapshot)).collect();
+            let stream = tokio_stream::iter(batch);
+            self.connection
+                .call(async |channel| ProfileTaskClient::new(channel).collect_snapshot(stream).await)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn send_segment(&self, channel: Channel, segment: &Segment) -> Result<Response<Commands>, Status> {
+        let stream = tokio_stream::once(self.segment_object(segment));
+        TraceSegmentReportServiceClient::new(channel).collect(stream).await
+    }
+
+    /// Told twice, it does no harm: a failure is tried again whatever it was, but not forever.
+    pub(super) async fn finish(&self, task_id: &str) {
+        let mut backoff = Backoff::new();
+        for _ in 0..FINISH_TRIES {
+            let told = self.connection.call_once(async |channel| {
+                let (service, service_instance) = self.names();
+                let report = ProfileTaskFinishReport { service, service_instance, task_id: task_id.to_owned() };
+                ProfileTaskClient::new(channel).report_task_finish(report).await
+            });
+            match told.await {
+                Ok(_) => return,
+                Err(status) => debug!(target: TARGET, task = task_id, %status, "a task's end was not told"),
+            }
+            self.connection.rest(&mut backoff).await;
+        }
+        warn!(target: TARGET, task = task_id, "the OAP could not be told that a profile task has ended");
+    }
+}
