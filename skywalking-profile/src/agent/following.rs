@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::awaited::{Awaited, Leaf};
 use super::stacks::{Addresses, Stacks};
-use crate::await_tree::LeafToken;
+use crate::await_tree::{self, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
 use crate::timeline::LEAST_WAIT_NS;
 
@@ -44,8 +45,7 @@ pub(super) struct Stretch {
 pub(super) enum What {
     /// It was being polled.
     Ran,
-    /// It waited for a leaf; `None` if none showed itself or its stack could not be copied.
-    Awaited(Option<Addresses>),
+    Awaited(Awaited),
     Paused(Pause),
 }
 
@@ -59,9 +59,12 @@ struct TakenWait {
 /// As [`WaitFor`], with its images unwound.
 #[derive(Debug)]
 enum TakenFor {
-    Leaves(Vec<(Arc<LeafToken>, Option<Addresses>)>),
+    Leaves(Vec<Unwound>),
     Pause(Pause),
 }
+
+/// A leaf with its image unwound; `None` if there was none.
+type Unwound = (Arc<LeafToken>, Option<Addresses>);
 
 impl Following {
     pub(super) fn new(started: Box<Started>) -> Self {
@@ -74,15 +77,12 @@ impl Following {
         self.push(Stretch { from, to, what: What::Ran });
     }
 
-    /// The request has told a whole wait: only the leaf that it waited for is unwound.
+    /// The request has told a whole wait.
     pub(super) fn waited(&mut self, wait: OpenWait, to: u64, stacks: &mut Stacks) {
         self.end_taken_wait(wait.from);
         let what = match wait.what {
             WaitFor::Pause(pause) => What::Paused(pause),
-            WaitFor::Leaves(leaves) => {
-                let leaf = awaited(leaves.iter().map(|leaf| &*leaf.token), to).map(|i| &leaves[i]);
-                What::Awaited(leaf.and_then(|leaf| leaf.image.as_ref()).map(|image| stacks.unwind(image)))
-            }
+            WaitFor::Leaves(leaves) => awaited(&unwound(leaves, stacks), to),
         };
         self.push(Stretch { from: wait.from, to, what });
     }
@@ -95,11 +95,7 @@ impl Following {
         let Some(wait) = self.started.slot.take_older(before) else { return };
         let what = match wait.what {
             WaitFor::Pause(pause) => TakenFor::Pause(pause),
-            WaitFor::Leaves(leaves) => {
-                let unwound =
-                    leaves.into_iter().map(|leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image))));
-                TakenFor::Leaves(unwound.collect())
-            }
+            WaitFor::Leaves(leaves) => TakenFor::Leaves(unwound(leaves, stacks)),
         };
         self.taken = Some(TakenWait { from: wait.from, what });
     }
@@ -109,10 +105,7 @@ impl Following {
         let Some(TakenWait { from, what }) = self.taken.take() else { return };
         let what = match what {
             TakenFor::Pause(pause) => What::Paused(pause),
-            TakenFor::Leaves(mut leaves) => {
-                let leaf = awaited(leaves.iter().map(|(token, _)| &**token), to);
-                What::Awaited(leaf.and_then(|i| leaves.swap_remove(i).1))
-            }
+            TakenFor::Leaves(leaves) => awaited(&leaves, to),
         };
         self.push(Stretch { from, to, what });
     }
@@ -134,7 +127,7 @@ impl Following {
 
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
-            if matches!(stretch.what, What::Awaited(None)) {
+            if matches!(&stretch.what, What::Awaited(awaited) if !awaited.has_stack()) {
                 self.started.task.losses.stackless.fetch_add(1, Ordering::Relaxed);
             }
             self.stretches.push(stretch);
@@ -150,10 +143,15 @@ impl Stretch {
     }
 }
 
-/// Which of a poll's leaves the request waited for until `to`: the one that woke it first, else the one that registered
-/// last. An earlier one that never woke may be a leftover that nobody awaits any more.
-fn awaited<'a>(leaves: impl ExactSizeIterator<Item = &'a LeafToken>, to: u64) -> Option<usize> {
-    let last = leaves.len().checked_sub(1)?;
-    let woken = leaves.enumerate().filter_map(|(i, leaf)| Some((leaf.woken_at().filter(|at| *at <= to)?, i)));
-    Some(woken.min().map_or(last, |(_, i)| i))
+fn unwound(leaves: Vec<await_tree::Leaf>, stacks: &mut Stacks) -> Vec<Unwound> {
+    leaves.into_iter().map(|leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image)))).collect()
+}
+
+/// What a wait that lasted until `to` was for.
+fn awaited(leaves: &[Unwound], to: u64) -> What {
+    let leaf = |(token, addresses): &Unwound| Leaf {
+        woken: token.woken_at().filter(|at| *at <= to),
+        addresses: addresses.clone(),
+    };
+    What::Awaited(Awaited::of(&leaves.iter().map(leaf).collect::<Vec<_>>()))
 }

@@ -31,8 +31,10 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
             What::Ran => None,
             What::Paused(Pause::FirstPoll) => Some(note("[waiting for the first poll]")),
             What::Paused(Pause::Peer) => Some(note("[waiting for the client]")),
-            What::Awaited(None) => Some(note("[pending]")),
-            What::Awaited(Some(addresses)) => {
+            What::Awaited(awaited) => {
+                let Some(addresses) = awaited.stack(|older, branch| stacks.is_stale(older, branch)) else {
+                    return Some(note("[pending]"));
+                };
                 Some(Arc::clone(named.entry(Arc::clone(addresses)).or_insert_with(|| {
                     let frames = stacks.signatures(addresses);
                     match &*frames {

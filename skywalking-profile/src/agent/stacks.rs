@@ -1,18 +1,21 @@
 //! From images to code signatures.
 
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
 use tracing::warn;
 
+use super::awaited::Branch;
 use crate::TARGET;
-use crate::stack::{Frames, Image, Signatures, Symbolizer, Unwinder, signatures};
+use crate::stack::{Frame, Frames, Image, Signatures, Symbolizer, Unwinder, is_stale, signatures};
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
 #[derive(Debug)]
 pub(super) struct Stacks {
     shown: Frames,
     unwinder: Option<Unwinder>,
+    shared: HashSet<Addresses>,
     symbolizer: Option<Symbolizer>,
     told_of_missing_lines: bool,
 }
@@ -20,9 +23,12 @@ pub(super) struct Stacks {
 /// The code addresses of one stack, root first.
 pub(super) type Addresses = Arc<[u64]>;
 
+/// Stacks that are kept once, however many stretches share them.
+const SHARED: usize = 10_000;
+
 impl Stacks {
     pub(super) fn new(shown: Frames) -> Self {
-        Self { shown, unwinder: None, symbolizer: None, told_of_missing_lines: false }
+        Self { shown, unwinder: None, shared: HashSet::new(), symbolizer: None, told_of_missing_lines: false }
     }
 
     /// Makes the tables, so that the first request does not wait for them.
@@ -32,23 +38,45 @@ impl Stacks {
 
     /// Frees the tables, some megabytes.
     pub(super) fn release(&mut self) {
-        (self.unwinder, self.symbolizer) = (None, None);
+        (self.unwinder, self.symbolizer, self.shared) = (None, None, HashSet::new());
     }
 
     pub(super) fn unwind(&mut self, image: &Image) -> Addresses {
-        self.unwinder.get_or_insert_with(Unwinder::new).unwind(image).into()
+        let addresses = self.unwinder.get_or_insert_with(Unwinder::new).unwind(image);
+        if let Some(shared) = self.shared.get(&*addresses) {
+            return Arc::clone(shared);
+        }
+        if self.shared.len() >= SHARED {
+            self.shared.clear();
+        }
+        let addresses = Addresses::from(addresses);
+        self.shared.insert(Arc::clone(&addresses));
+        addresses
+    }
+
+    /// Whether a later leaf that branches off a stack in this way shows that nobody awaits the stack's leaf any more.
+    pub(super) fn is_stale(&mut self, addresses: &Addresses, branch: Branch) -> bool {
+        let at = [addresses[branch.depth - 1], addresses[branch.depth], branch.address];
+        match &*self.symbolize(&at) {
+            [common, older, newer] => is_stale(common, older, newer),
+            _ => false,
+        }
     }
 
     pub(super) fn signatures(&mut self, addresses: &Addresses) -> Signatures {
-        let frames = self.symbolizer.get_or_insert_with(Symbolizer::new).symbolize(addresses);
+        let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
         // The frames at the root are always instantiated by the application's own crate, with its debug information.
         if frames.iter().all(|frame| frame.source.is_none()) && !mem::replace(&mut self.told_of_missing_lines, true) {
             warn!(
                 target: TARGET,
-                "this binary has no debug information: async functions cannot be told apart; in Cargo.toml, set \
+                "this binary has no debug information: async functions cannot be told apart, nor a leaf that is awaited from one that was; in Cargo.toml, set \
                  `debug = \"limited\"` under [profile.release]"
             );
         }
         signatures(&frames, self.shown)
+    }
+
+    fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {
+        self.symbolizer.get_or_insert_with(Symbolizer::new).symbolize(addresses)
     }
 }

@@ -17,8 +17,16 @@ pub(crate) const UNKNOWN: &str = "[unknown]";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) name: Name,
+    /// As it is mangled: one for each instance of a generic function.
+    pub(crate) symbol: Box<str>,
     /// Where in this function the next frame was called or awaited; known where debug information covers it.
     pub(crate) source: Option<Source>,
+}
+
+impl Frame {
+    pub(crate) fn new(symbol: &str, source: Option<Source>) -> Self {
+        Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source }
+    }
 }
 
 /// A place in a source file.
@@ -27,20 +35,23 @@ pub(crate) struct Source {
     /// The file's name without its folders.
     pub(crate) file: Box<str>,
     pub(crate) line: u32,
+    /// From 1, where it is known.
+    pub(crate) column: Option<u16>,
     /// Whether the file is a dependency's or the standard library's rather than the application's.
     pub(crate) library: bool,
 }
 
 impl Source {
     /// `file` may have folders of its own, below `folder`.
-    pub(crate) fn new(folder: &Path, file: &str, line: u32) -> Self {
+    pub(crate) fn new(folder: &Path, file: &str, line: u32, column: Option<u16>) -> Self {
         let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
-        Self { file: name.into(), line, library: is_library(&folder.join(file)) }
+        Self { file: name.into(), line, column, library: is_library(&folder.join(file)) }
     }
 }
 
-/// Whether `path` is of a dependency or the standard library. Cargo unpacks dependencies into `registry/src` and `git/checkouts` of its home folder, and the distributed standard
-/// library's sources are remapped to `/rustc/<commit>/library`, or lie in `rustlib/src` where that component is installed.
+/// Whether `path` is of a dependency or the standard library. Cargo unpacks dependencies into `registry/src` and
+/// `git/checkouts` of its home folder, and the distributed standard library's sources are remapped to
+/// `/rustc/<commit>/library`, or lie in `rustlib/src` where that component is installed.
 fn is_library(path: &Path) -> bool {
     let path = path.to_string_lossy().replace('\\', "/");
     ["/registry/src/", "/git/checkouts/", "/rustc/", "/rustlib/src/"].iter().any(|mark| path.contains(mark))
@@ -57,9 +68,9 @@ mod tests {
             "/home/me/.cargo/git/checkouts/axum-1/abc/axum/src",
             "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/future",
         ] {
-            assert!(Source::new(Path::new(folder), "sleep.rs", 1).library, "{folder}");
+            assert!(Source::new(Path::new(folder), "sleep.rs", 1, None).library, "{folder}");
         }
-        assert!(!Source::new(Path::new("/srv/shop/src"), "main.rs", 1).library);
-        assert!(!Source::new(Path::new("src/registry"), "main.rs", 1).library);
+        assert!(!Source::new(Path::new("/srv/shop/src"), "main.rs", 1, None).library);
+        assert!(!Source::new(Path::new("src/registry"), "main.rs", 1, None).library);
     }
 }

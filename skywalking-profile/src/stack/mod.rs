@@ -18,9 +18,11 @@ mod frame;
     allow(dead_code, reason = "nothing is symbolized")
 )]
 mod name;
+mod stale;
 mod trim;
 
-pub(crate) use frame::Frame;
+pub(crate) use frame::{CUT, Frame};
+pub(crate) use stale::is_stale;
 pub use trim::Frames;
 pub(crate) use trim::{Signatures, signatures};
 

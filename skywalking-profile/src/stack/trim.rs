@@ -1,5 +1,6 @@
 //! From the frames of a stack to the code signatures that are shown: the application's functions, and what they wait for.
 
+use std::borrow::Borrow;
 use std::fmt::Write;
 
 use super::Frame;
@@ -77,12 +78,12 @@ fn is_of(frame: &Frame, crates: &[&str]) -> bool {
 
 /// Closures that a macro or a combinator wraps around the application's code: `join!` and `select!` poll their arms from
 /// one below `PollFn`, adaptors call theirs by `FnOnce` and its kin.
-fn is_glue(frames: &[Frame], i: usize) -> bool {
+pub(super) fn is_glue<F: Borrow<Frame>>(frames: &[F], i: usize) -> bool {
     let called_by = |above: usize| {
-        let above = frames[above].name.path();
+        let above = frames[above].borrow().name.path();
         above == "core::future::poll_fn::PollFn" || above.starts_with("core::ops::function::")
     };
-    frames[i].name.closure && i.checked_sub(1).is_some_and(called_by)
+    frames[i].borrow().name.closure && i.checked_sub(1).is_some_and(called_by)
 }
 
 /// What every await and call passes through, and this crate's own frames, say nothing.
@@ -131,18 +132,17 @@ mod tests {
 
     use super::*;
     use crate::stack::frame::Source;
-    use crate::stack::name::Name;
 
     const HERE: &str = "/srv/shop/src";
     const DEPENDENCY: &str = "/home/me/.cargo/registry/src/x/tokio-1/src";
     const STANDARD: &str = "/rustc/59807/library/core/src";
 
     fn frame(symbol: &str, folder: &str, file: &str, line: u32) -> Frame {
-        Frame { name: Name::of_symbol(symbol), source: Some(Source::new(Path::new(folder), file, line)) }
+        Frame::new(symbol, Some(Source::new(Path::new(folder), file, line, None)))
     }
 
     fn symbol(symbol: &str) -> Frame {
-        Frame { name: Name::of_symbol(symbol), source: None }
+        Frame::new(symbol, None)
     }
 
     fn axum_stack() -> Vec<Frame> {

@@ -1,5 +1,7 @@
 //! Platforms whose stacks are not captured: every wait shows as pending, and the agent says so at its start.
 
+use std::sync::Arc;
+
 use super::Frame;
 
 /// Whether stacks can be captured here.
@@ -56,7 +58,7 @@ impl Symbolizer {
         Self
     }
 
-    pub(crate) fn symbolize(&mut self, _: &[u64]) -> Vec<Frame> {
+    pub(crate) fn symbolize(&mut self, _: &[u64]) -> Vec<Arc<[Frame]>> {
         Vec::new()
     }
 }

@@ -11,7 +11,6 @@ use blazesym::symbolize::source::{self, Elf, Process};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer as Blazesym};
 
 use crate::stack::frame::{CUT, CUT_OFF, Frame, Source, UNKNOWN};
-use crate::stack::name::Name;
 
 /// Addresses kept with their frames; more than any service awaits in, and a few megabytes.
 const CACHED: usize = 20_000;
@@ -39,8 +38,8 @@ impl Symbolizer {
         }
     }
 
-    /// The frames at `addresses`, in their order, inlined functions expanded, outer ones first.
-    pub(crate) fn symbolize(&mut self, addresses: &[u64]) -> Vec<Frame> {
+    /// The frames at each of `addresses`, in their order, inlined functions expanded, outer ones first.
+    pub(crate) fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {
         if self.cache.len() > CACHED {
             self.cache.clear();
         }
@@ -54,11 +53,7 @@ impl Symbolizer {
         }
         let process = self.process.clone();
         self.look_up(&current, &process, Input::AbsAddr(&current));
-        addresses
-            .iter()
-            .filter_map(|address| self.cache.get(address))
-            .flat_map(|frames| frames.iter().cloned())
-            .collect()
+        addresses.iter().filter_map(|address| self.cache.get(address)).map(Arc::clone).collect()
     }
 
     fn look_up_replaced(&mut self, address: u64) {
@@ -127,21 +122,19 @@ fn parse_replaced(line: &str, executable: &Path) -> Option<Replaced> {
 }
 
 fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
-    let outer = Frame { name: Name::of_symbol(&symbol.name), source: symbol.code_info.as_deref().and_then(place) };
-    let inlined = symbol.inlined.iter().map(|function| Frame {
-        name: Name::of_symbol(&function.name),
-        source: function.code_info.as_ref().and_then(place),
-    });
+    let outer = Frame::new(&symbol.name, symbol.code_info.as_deref().and_then(place));
+    let inlined =
+        symbol.inlined.iter().map(|inlined| Frame::new(&inlined.name, inlined.code_info.as_ref().and_then(place)));
     [outer].into_iter().chain(inlined).collect()
 }
 
 fn place(code: &CodeInfo<'_>) -> Option<Source> {
     let folder = code.dir.as_deref().unwrap_or(Path::new(""));
-    Some(Source::new(folder, &code.file.to_string_lossy(), code.line?))
+    Some(Source::new(folder, &code.file.to_string_lossy(), code.line?, code.column))
 }
 
 fn nameless(name: &str) -> Frame {
-    Frame { name: Name::of_symbol(name), source: None }
+    Frame::new(name, None)
 }
 
 impl fmt::Debug for Symbolizer {
@@ -177,8 +170,8 @@ mod tests {
     fn a_function_of_this_binary_is_named() {
         let address = known_function as *const () as u64;
         let frames = Symbolizer::new().symbolize(&[address, CUT, 8]);
-        assert!(frames[0].name.path().ends_with("tests::known_function"), "{frames:?}");
-        assert_eq!(frames[frames.len() - 2].name.path(), "[…]");
-        assert_eq!(frames[frames.len() - 1].name.path(), "[unknown]");
+        assert!(frames[0][0].name.path().ends_with("tests::known_function"), "{frames:?}");
+        assert_eq!(frames[1][0].name.path(), "[…]");
+        assert_eq!(frames[2][0].name.path(), "[unknown]");
     }
 }
