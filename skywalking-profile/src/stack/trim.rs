@@ -34,12 +34,12 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
         Frames::All => frames.iter().collect(),
         Frames::Application => {
             let own = |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i);
+            let library =
+                |i: usize| !is_application(&frames[i], lines_known) && !is_plumbing(&frames[i]) && !is_glue(frames, i);
             let mut kept: Vec<_> = (0..frames.len()).filter(|&i| own(i)).collect();
             let above = kept.last().copied().or_else(|| frames.iter().rposition(|frame| is_of(frame, &LAYERS)));
             let below = above.map_or(0, |above| above + 1);
-            kept.extend(
-                (below..frames.len()).find(|&i| !is_application(&frames[i], lines_known) && !is_plumbing(&frames[i])),
-            );
+            kept.extend((below..frames.len()).find(|&i| library(i)));
             kept.into_iter().map(|i| &frames[i]).collect()
         }
     };
@@ -252,6 +252,23 @@ mod tests {
         assert_eq!(signatures(&frames, Frames::Application), [UNKNOWN]);
         let frames = [symbol(CUT_OFF), symbol("shop::load"), symbol(UNKNOWN)];
         assert_eq!(signatures(&frames, Frames::Application), [CUT_OFF, "shop::load", UNKNOWN]);
+    }
+
+    #[test]
+    fn the_arm_of_a_select_is_not_what_it_awaits() {
+        // The arms' closure has the application's name and the macro's file.
+        let frames = [
+            frame("shop::order::{{closure}}", HERE, "main.rs", 12),
+            frame(
+                "<core::future::poll_fn::PollFn<F> as core::future::future::Future>::poll",
+                STANDARD,
+                "poll_fn.rs",
+                7,
+            ),
+            frame("shop::order::{{closure}}::{{closure}}", DEPENDENCY, "select.rs", 706),
+            frame("<tokio::time::sleep::Sleep as core::future::future::Future>::poll", DEPENDENCY, "sleep.rs", 447),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "tokio::time::sleep::Sleep @ main.rs:12"]);
     }
 
     #[test]
