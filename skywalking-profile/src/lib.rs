@@ -64,6 +64,7 @@ mod error;
 mod layer;
 mod request;
 mod stack;
+mod sync;
 mod task;
 mod timeline;
 mod trace;

@@ -53,7 +53,7 @@ impl Followed {
         };
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::<Slot>::default();
+        let slot = Arc::new(Slot::new());
         let host = request.uri().authority().map(|authority| authority.as_str());
         let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
         let started = clock::now();
@@ -92,7 +92,7 @@ impl Followed {
     pub(crate) fn called(&mut self) {
         let now = clock::now();
         self.ran(self.started, now);
-        self.slot.put(Box::new(OpenWait { from: now, what: WaitFor::Pause(Pause::FirstPoll) }));
+        self.wait(now, WaitFor::Pause(Pause::FirstPoll));
     }
 
     /// Polls the request by `poll`.
@@ -117,7 +117,7 @@ impl Followed {
             self.leaves = leaves;
             WaitFor::Pause(Pause::Peer)
         };
-        self.slot.put(Box::new(OpenWait { from: to, what }));
+        self.wait(to, what);
         polled
     }
 
@@ -136,6 +136,10 @@ impl Followed {
         if ns >= LEAST_RUN_NS {
             self.events.send(Event::Ran { request: self.request, from, to });
         }
+    }
+
+    fn wait(&self, from: u64, what: WaitFor) {
+        self.slot.put(from, Box::new(OpenWait { from, what }));
     }
 
     fn end_wait(&mut self, to: u64) {

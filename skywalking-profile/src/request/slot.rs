@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::await_tree::Leaf;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A wait that began and has not ended.
 #[derive(Debug)]
@@ -36,57 +36,57 @@ pub(crate) enum Pause {
     Peer,
 }
 
-/// Holds at most one [`OpenWait`]. Put by the request alone, taken by either side.
-#[derive(Default)]
-pub(crate) struct Slot {
+/// Holds at most one wait. Put by the request alone, taken by either side.
+pub(crate) struct Slot<W = OpenWait> {
     /// Null, or from `Box::into_raw`; whoever swaps a pointer out owns its box.
-    wait: AtomicPtr<OpenWait>,
+    wait: AtomicPtr<W>,
     /// Since when the last wait put lasts: a hint for the agent, which may read it a wait too late.
     since: AtomicU64,
 }
 
-impl Slot {
-    pub(crate) fn put(&self, wait: Box<OpenWait>) {
-        self.since.store(wait.from, Ordering::Relaxed);
-        drop(Self::own(self.wait.swap(Box::into_raw(wait), Ordering::AcqRel)));
+impl<W> Slot<W> {
+    pub(crate) fn new() -> Self {
+        Self { wait: AtomicPtr::new(ptr::null_mut()), since: AtomicU64::new(0) }
     }
 
-    pub(crate) fn take(&self) -> Option<Box<OpenWait>> {
-        Self::own(self.wait.swap(ptr::null_mut(), Ordering::AcqRel))
-    }
-
-    /// Takes the wait if it began before `before`.
-    pub(crate) fn take_older(&self, before: u64) -> Option<Box<OpenWait>> {
-        if self.since.load(Ordering::Relaxed) < before { self.take() } else { None }
-    }
-
-    /// The pointer hides its type from `Send` and `Sync`: what may go through a slot is said here.
-    const MAY_CROSS_THREADS: () = {
-        const fn crosses<T: Send>() {}
-        crosses::<OpenWait>();
-    };
-
-    fn own(swapped_out: *mut OpenWait) -> Option<Box<OpenWait>> {
-        let () = Self::MAY_CROSS_THREADS;
-        // SAFETY: a pointer that is not null came from `Box::into_raw` in `put`, and swapping it out made the caller its
-        // only owner.
+    /// Swaps a wait, or null, in, and what was there out.
+    fn swap(&self, wait: *mut W) -> Option<Box<W>> {
+        let swapped_out = self.wait.swap(wait, Ordering::AcqRel);
+        // SAFETY: a pointer that is not null came from `Box::into_raw` in `put`, and swapping it out made this its only
+        // owner. The pointer hides its type from `Send` and `Sync`, so `put` and `take` demand it.
         (!swapped_out.is_null()).then(|| unsafe { Box::from_raw(swapped_out) })
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        drop(self.take());
+impl<W: Send> Slot<W> {
+    pub(crate) fn put(&self, since: u64, wait: Box<W>) {
+        self.since.store(since, Ordering::Relaxed);
+        drop(self.swap(Box::into_raw(wait)));
+    }
+
+    pub(crate) fn take(&self) -> Option<Box<W>> {
+        self.swap(ptr::null_mut())
+    }
+
+    /// Takes the wait if it began before `before`.
+    pub(crate) fn take_older(&self, before: u64) -> Option<Box<W>> {
+        if self.since.load(Ordering::Relaxed) < before { self.take() } else { None }
     }
 }
 
-impl fmt::Debug for Slot {
+impl<W> Drop for Slot<W> {
+    fn drop(&mut self) {
+        drop(self.swap(ptr::null_mut()));
+    }
+}
+
+impl<W> fmt::Debug for Slot<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot").field("open", &!self.wait.load(Ordering::Relaxed).is_null()).finish()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(skywalking_profile_loom)))]
 mod tests {
     use std::sync::Arc;
     use std::thread;
@@ -96,14 +96,14 @@ mod tests {
     #[test]
     fn each_wait_is_taken_once_by_either_side() {
         const WAITS: u64 = if cfg!(miri) { 100 } else { 100_000 };
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(Slot::new());
         let agent = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
                 let mut taken = 0;
                 loop {
                     match slot.take() {
-                        Some(wait) if wait.from == WAITS => return taken,
+                        Some(wait) if *wait == WAITS => return taken,
                         Some(_) => taken += 1,
                         None => thread::yield_now(),
                     }
@@ -112,17 +112,74 @@ mod tests {
         });
         let mut kept = 0;
         for from in 0..WAITS {
-            slot.put(Box::new(OpenWait { from, what: WaitFor::Pause(Pause::Peer) }));
+            slot.put(from, Box::new(from));
             kept += u64::from(slot.take().is_some());
         }
-        slot.put(Box::new(OpenWait { from: WAITS, what: WaitFor::Pause(Pause::Peer) }));
+        slot.put(WAITS, Box::new(WAITS));
         assert_eq!(kept + agent.join().unwrap(), WAITS);
     }
 
     #[test]
     fn a_wait_that_nobody_takes_is_dropped_with_its_slot() {
-        let slot = Slot::default();
-        slot.put(Box::new(OpenWait { from: 1, what: WaitFor::Pause(Pause::Peer) }));
-        slot.put(Box::new(OpenWait { from: 2, what: WaitFor::Pause(Pause::Peer) }));
+        let (slot, wait) = (Slot::new(), Arc::new(()));
+        slot.put(1, Box::new(Arc::clone(&wait)));
+        slot.put(2, Box::new(Arc::clone(&wait)));
+        assert_eq!(Arc::strong_count(&wait), 2);
+        drop(slot);
+        assert_eq!(Arc::strong_count(&wait), 1);
+    }
+}
+
+/// All interleavings of a request and the agent, and all that the memory model lets them see.
+#[cfg(all(test, skywalking_profile_loom))]
+mod model {
+    use loom::cell::Cell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::{model, thread};
+
+    use super::*;
+
+    /// Written before it is put, read by whoever takes it: loom reports the read if it may not see the write.
+    struct Wait {
+        number: Cell<usize>,
+        dropped: Arc<AtomicUsize>,
+    }
+
+    impl Wait {
+        fn new(number: usize, dropped: &Arc<AtomicUsize>) -> Box<Self> {
+            let wait = Box::new(Self { number: Cell::new(0), dropped: Arc::clone(dropped) });
+            wait.number.set(number);
+            wait
+        }
+    }
+
+    impl Drop for Wait {
+        fn drop(&mut self) {
+            assert!(self.number.get() > 0);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_wait_has_one_owner_at_a_time() {
+        model(|| {
+            let (slot, dropped) = (Arc::new(Slot::new()), Arc::new(AtomicUsize::new(0)));
+            let agent = thread::spawn({
+                let slot = Arc::clone(&slot);
+                move || {
+                    // The request's next wait may lie there by the time that the agent has read since when it lasts.
+                    drop(slot.take_older(2));
+                    drop(slot.take());
+                }
+            });
+            slot.put(1, Wait::new(1, &dropped));
+            drop(slot.take());
+            slot.put(2, Wait::new(2, &dropped));
+            slot.put(3, Wait::new(3, &dropped));
+            agent.join().unwrap();
+            drop(slot);
+            assert_eq!(dropped.load(Ordering::Relaxed), 3);
+        });
     }
 }
