@@ -155,3 +155,74 @@ fn awaited(leaves: &[Unwound], to: u64) -> What {
     };
     What::Awaited(Awaited::of(&leaves.iter().map(leaf).collect::<Vec<_>>()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::request::Slot;
+    use crate::stack::Frames;
+    use crate::task::{Board, ProfileTask};
+
+    const MS: u64 = 1_000_000;
+
+    fn following() -> Following {
+        Following::new(Box::new(Started {
+            request: 0,
+            task: Board::default().put_up(ProfileTask::new("GET:/")),
+            at: 0,
+            wall: SystemTime::now(),
+            method: http::Method::GET,
+            host: None,
+            path: "/".to_owned(),
+            parent: None,
+            slot: Arc::new(Slot::new()),
+        }))
+    }
+
+    fn waits(following: &mut Following, from: u64, to: u64) {
+        let wait = OpenWait { from, what: WaitFor::Leaves(Vec::new()) };
+        following.waited(wait, to, &mut Stacks::new(Frames::default()));
+    }
+
+    #[test]
+    fn an_endless_request_keeps_its_longest_waits() {
+        let (mut following, mut at) = (following(), 0);
+        // An hour and more.
+        for i in 0..1_000_000 {
+            let length = if i % 1_000 == 0 { 100 * MS } else { MS + i % MS };
+            waits(&mut following, at, at + length);
+            at += length + 1;
+            following.keep(share(1));
+            assert!(following.stretches.len() <= MOST_STRETCHES);
+        }
+        assert!(Duration::from_nanos(at) > Duration::from_secs(20 * 60));
+        let longest = following.stretches.iter().filter(|stretch| stretch.to - stretch.from == 100 * MS);
+        assert_eq!(longest.count(), 1_000);
+        assert!(following.least() > LEAST_WAIT_NS, "that short waits are missing is known");
+    }
+
+    #[test]
+    fn all_requests_together_are_bounded() {
+        for requests in [0, 1, 7, 100, MOST_FOLLOWED] {
+            assert!((40..=MOST_STRETCHES).contains(&share(requests)));
+            assert!(share(requests) * requests <= ALL_STRETCHES);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_taken_once_it_is_old_and_ends_when_the_request_says_so() {
+        let (mut following, mut stacks) = (following(), Stacks::new(Frames::default()));
+        let slot = Arc::clone(&following.started.slot);
+        slot.put(5 * MS, Box::new(OpenWait { from: 5 * MS, what: WaitFor::Pause(Pause::Peer) }));
+        following.take_open_wait(5 * MS, &mut stacks);
+        assert!(following.taken.is_none(), "it is too young");
+        following.take_open_wait(6 * MS, &mut stacks);
+        assert!(slot.take().is_none());
+        following.end_taken_wait(9 * MS);
+        let [stretch] = &*following.stretches else { panic!("{:?}", following.stretches) };
+        assert_eq!((stretch.from, stretch.to), (5 * MS, 9 * MS));
+        assert!(matches!(stretch.what, What::Paused(Pause::Peer)));
+    }
+}

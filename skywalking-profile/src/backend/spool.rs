@@ -122,3 +122,46 @@ impl Drop for Spooled {
         self.held.remove(self.weight, self.samples());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::backend::Sample;
+    use crate::trace::{Segment, WallClock};
+
+    fn segment() -> Segment {
+        Segment::new("GET:/".into(), WallClock::from(SystemTime::now()), 1, None)
+    }
+
+    fn sample() -> Report {
+        let signature = "x".repeat(ROOM / 10);
+        Report::Sample(Box::new(Sample {
+            task_id: "1".to_owned(),
+            segment: segment(),
+            wall_ms: 0,
+            snapshots: Vec::new(),
+            signatures: vec![signature.into()],
+            is_finished: true,
+        }))
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_its_memory() {
+        let (spool, mut reports) = spool();
+        let discovery = || Report::Discovery(Box::new(segment()));
+        assert!(spool.put(discovery()));
+        let fitted = (0..20).filter(|_| spool.put(sample())).count();
+        assert_eq!((fitted, spool.held().samples()), (9, 9));
+        assert!(!spool.put(discovery()), "samples come first");
+        assert!(spool.put(Report::Finish("1".to_owned())), "a task's end is always told");
+
+        let next = &mut || reports.0.try_recv().unwrap();
+        assert!(matches!(*next(), Report::Discovery(_)));
+        let delivered = next();
+        assert!(!spool.put(sample()), "what is being delivered still takes up its room");
+        drop(delivered);
+        assert!(spool.put(sample()));
+    }
+}

@@ -12,6 +12,8 @@ mod slot;
 pub(crate) use discovery::Discovery;
 pub(crate) use event::{Ended, Event, EventQueue, Events, Started, events};
 pub(crate) use followed::{Followed, MOST_FOLLOWED};
+#[cfg(test)]
+pub(crate) use slot::Slot;
 pub(crate) use slot::{OpenWait, Pause, WaitFor};
 
 /// What the layer does about a request that it looks at.
