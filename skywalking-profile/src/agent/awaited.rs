@@ -5,12 +5,16 @@
 //! reported. So the candidates are kept, each with the places where later leaves' stacks part from its own: usually that
 //! is one candidate, and nothing parts.
 
+use std::cmp::Reverse;
+
 use super::stacks::Addresses;
 use crate::stack::CUT;
 
-/// Woken leaves that are kept of one wait, and places that are kept of each. Beyond, the newest counts.
-const MOST_CANDIDATES: usize = 8;
-const MOST_BRANCHES: usize = 8;
+/// Woken leaves that are kept of one wait; beyond, the newest counts.
+const MOST_CANDIDATES: usize = 4;
+
+/// Branches that are kept of one leaf, the farthest from the root first: there its own coroutine may have gone on.
+const MOST_BRANCHES: usize = 4;
 
 /// A leaf as far as the choice needs it.
 #[derive(Clone, Debug)]
@@ -83,13 +87,14 @@ fn branches(own: &[u64], later: &[Leaf]) -> Box<[Branch]> {
     let mut branches = Vec::new();
     for other in later.iter().filter_map(|leaf| leaf.addresses.as_deref()) {
         let parts = own.iter().zip(other).position(|(own, other)| own != other);
-        // A common root at least; stacks that were cut off have none.
         let Some(depth) = parts.filter(|depth| *depth > 0 && own[0] != CUT) else { continue };
         let branch = Branch { depth, address: other[depth] };
-        if branches.len() < MOST_BRANCHES && !branches.contains(&branch) {
+        if !branches.contains(&branch) {
             branches.push(branch);
         }
     }
+    branches.sort_by_key(|branch| Reverse(branch.depth));
+    branches.truncate(MOST_BRANCHES);
     branches.into()
 }
 
@@ -142,6 +147,15 @@ mod tests {
         assert_eq!(awaited.0.len(), MOST_CANDIDATES + 1);
         assert!(awaited.0.iter().all(|candidate| candidate.branches.len() <= MOST_BRANCHES));
         awaits(&leaves, &[9, 1, 355]);
+    }
+
+    #[test]
+    fn a_leaf_whose_own_coroutine_went_on_is_stale_among_many() {
+        let mut leaves = vec![leaf(Some(1), &[9, 2, 5, 1, 7])];
+        leaves.extend((10..40).map(|arm| leaf(None, &[9, 2, arm])));
+        leaves.push(leaf(None, &[9, 2, 5, 1, 8]));
+        leaves.push(leaf(None, &[9, 2, 41]));
+        awaits(&leaves, &[9, 2, 41]);
     }
 
     #[test]
