@@ -4,16 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where one request's time went, by the OAP's own arithmetic. Its `Display` is a tree of lines:
+/// Where one request's time went, by the OAP's own arithmetic. Its `Display` is a tree of lines, with milliseconds, their
+/// share of the request, and those in which nothing below was on the stack; `·` is zero:
 ///
 /// ```text
-///     ms   self
-///    562      0  POST:/
-///    562      1  └─ shop::order
-///     61      0     ├─ shop::load @ main.rs:12
-///     61     61     │  └─ tokio::time::sleep::Sleep @ main.rs:30
-///    500    500     └─ tokio::time::sleep::Sleep @ main.rs:13
+///    ms   share   self
+///   562  100.0%      ·  POST:/
+///   562  100.0%      1  └─ shop::order
+///    61   10.9%      ·     ├─ shop::load @ main.rs:12
+///    61   10.9%     61     │  └─ tokio::time::sleep::Sleep @ main.rs:30
+///   500   89.0%    500     └─ tokio::time::sleep::Sleep @ main.rs:13
 /// ```
+///
+/// `{tree}` is plain text; `{tree:#}` is for a terminal, with the heads and the call sites dimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileTree {
     pub(crate) root: ProfileNode,
@@ -74,29 +77,94 @@ impl ProfileNode {
     pub fn children(&self) -> &[Self] {
         &self.children
     }
-
-    /// Writes this node's line with `prefix` before its name, then those below it with `indent`.
-    fn write(&self, f: &mut fmt::Formatter<'_>, prefix: &str, indent: &str) -> fmt::Result {
-        let (duration, own) = (self.duration.as_millis(), self.self_duration.as_millis());
-        writeln!(f, "{duration:>6} {own:>6}  {prefix}{}", self.signature)?;
-        for (i, child) in self.children.iter().enumerate() {
-            let (branch, below) = if i + 1 < self.children.len() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
-            child.write(f, &format!("{indent}{branch}"), &format!("{indent}{below}"))?;
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Display for ProfileTree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:>6} {:>6}", "ms", "self")?;
-        self.root.write(f, "", "")?;
+        let layout = Layout::of(self, f.alternate());
+        let (dim, undim) = layout.dim();
+        writeln!(f, "{dim}{}{undim}", layout.columns("ms", "share", "self").trim_end())?;
+        layout.write(f, &self.root, "", "")?;
         if !self.is_finished {
-            writeln!(f, "{:>6} {:>6}  unfinished when the task ended", "", "")?;
+            writeln!(f, "{}unfinished when the task ended", layout.columns("", "", ""))?;
         }
         Ok(())
     }
 }
+
+/// How a tree's lines are aligned.
+struct Layout {
+    request: Duration,
+    duration_width: usize,
+    self_width: usize,
+    is_dimmed: bool,
+}
+
+impl Layout {
+    /// Trees of less than 100 seconds are aligned alike: they are read below each other.
+    const LEAST_WIDTH: usize = 5;
+
+    fn of(tree: &ProfileTree, is_dimmed: bool) -> Self {
+        let mut layout = Self {
+            request: tree.root.duration,
+            duration_width: Self::LEAST_WIDTH,
+            self_width: Self::LEAST_WIDTH,
+            is_dimmed,
+        };
+        layout.make_room(&tree.root);
+        layout
+    }
+
+    fn make_room(&mut self, node: &ProfileNode) {
+        self.duration_width = self.duration_width.max(milliseconds(node.duration).len());
+        self.self_width = self.self_width.max(milliseconds(node.self_duration).len());
+        node.children.iter().for_each(|child| self.make_room(child));
+    }
+
+    fn columns(&self, duration: &str, share: &str, own: &str) -> String {
+        let Self { duration_width, self_width, .. } = self;
+        format!("{duration:>duration_width$}  {share:>6}  {own:>self_width$}  ")
+    }
+
+    /// What begins and ends dimmed text.
+    fn dim(&self) -> (&'static str, &'static str) {
+        if self.is_dimmed { ("\x1b[2m", "\x1b[22m") } else { ("", "") }
+    }
+
+    /// Writes the node's line with `prefix` before its name, then those below it with `indent`.
+    fn write(&self, f: &mut fmt::Formatter<'_>, node: &ProfileNode, prefix: &str, indent: &str) -> fmt::Result {
+        let own = milliseconds(node.self_duration);
+        f.write_str(&self.columns(&milliseconds(node.duration), &self.share(node), &own))?;
+        let (dim, undim) = self.dim();
+        match node.signature.rsplit_once(" @ ") {
+            Some((function, place)) => writeln!(f, "{prefix}{function}{dim} @ {place}{undim}")?,
+            None => writeln!(f, "{prefix}{}", node.signature)?,
+        }
+        for (i, child) in node.children.iter().enumerate() {
+            let (branch, below) = if i + 1 < node.children.len() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
+            self.write(f, child, &format!("{indent}{branch}"), &format!("{indent}{below}"))?;
+        }
+        Ok(())
+    }
+
+    /// The node's part of the request.
+    fn share(&self, node: &ProfileNode) -> String {
+        if node.duration.is_zero() || self.request.is_zero() {
+            return ZERO.to_owned();
+        }
+        format!("{:.1}%", 100.0 * node.duration.as_secs_f64() / self.request.as_secs_f64())
+    }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => ZERO.to_owned(),
+        ms => ms.to_string(),
+    }
+}
+
+/// Lets the times that there are stand out.
+const ZERO: &str = "·";
 
 #[cfg(test)]
 mod tests {
@@ -112,19 +180,59 @@ mod tests {
         }
     }
 
+    fn order() -> ProfileNode {
+        let load = node("shop::load @ main.rs:12", 61, 0, vec![node("Sleep @ main.rs:30", 61, 61, vec![])]);
+        node("shop::order", 562, 1, vec![load, node("Sleep @ main.rs:13", 500, 500, vec![])])
+    }
+
     #[test]
     fn a_tree_is_drawn_with_lines() {
-        let load = node("shop::load @ main.rs:12", 61, 0, vec![node("Sleep @ main.rs:30", 61, 61, vec![])]);
-        let order = node("shop::order", 562, 1, vec![load, node("Sleep @ main.rs:13", 500, 500, vec![])]);
-        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order]), is_finished: false };
-        let expected = "    ms   self
-   562      0  POST:/
-   562      1  └─ shop::order
-    61      0     ├─ shop::load @ main.rs:12
-    61     61     │  └─ Sleep @ main.rs:30
-   500    500     └─ Sleep @ main.rs:13
-               unfinished when the task ended
+        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: false };
+        let expected = "   ms   share   self
+  562  100.0%      ·  POST:/
+  562  100.0%      1  └─ shop::order
+   61   10.9%      ·     ├─ shop::load @ main.rs:12
+   61   10.9%     61     │  └─ Sleep @ main.rs:30
+  500   89.0%    500     └─ Sleep @ main.rs:13
+                      unfinished when the task ended
 ";
         assert_eq!(tree.to_string(), expected);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_longest_value() {
+        let wait = node("Sleep @ main.rs:30", 7_120_000, 7_120_000, vec![]);
+        let tree = ProfileTree { root: node("POST:/", 7_120_001, 1, vec![wait]), is_finished: true };
+        let expected = "     ms   share     self
+7120001  100.0%        1  POST:/
+7120000  100.0%  7120000  └─ Sleep @ main.rs:30
+";
+        assert_eq!(tree.to_string(), expected);
+    }
+
+    #[test]
+    fn a_request_of_no_time_has_no_shares() {
+        let tree =
+            ProfileTree { root: node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]), is_finished: true };
+        let expected = "   ms   share   self
+    ·       ·      ·  POST:/
+    ·       ·      ·  └─ shop::order
+";
+        assert_eq!(tree.to_string(), expected);
+    }
+
+    #[test]
+    fn on_a_terminal_heads_and_call_sites_are_dimmed() {
+        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: true };
+        let expected = "\x1b[2m   ms   share   self\x1b[22m
+  562  100.0%      ·  POST:/
+  562  100.0%      1  └─ shop::order
+   61   10.9%      ·     ├─ shop::load\x1b[2m @ main.rs:12\x1b[22m
+   61   10.9%     61     │  └─ Sleep\x1b[2m @ main.rs:30\x1b[22m
+  500   89.0%    500     └─ Sleep\x1b[2m @ main.rs:13\x1b[22m
+";
+        assert_eq!(format!("{tree:#}"), expected);
+        let undimmed = expected.replace("\x1b[2m", "").replace("\x1b[22m", "");
+        assert_eq!(tree.to_string(), undimmed);
     }
 }

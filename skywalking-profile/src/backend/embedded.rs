@@ -1,6 +1,8 @@
 //! No OAP: profiles are analysed in this process, as the OAP would, and handed to the application or printed.
 
-use std::io::{self, Write};
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use super::{Backend, Port, Report, Sample};
@@ -25,6 +27,7 @@ impl Embedded {
         match &self.on_profile {
             Some(on_profile) => on_profile(&tree),
             // Nowhere to complain to if standard output is closed.
+            None if can_dim(io::stdout().is_terminal(), env::var_os) => drop(writeln!(io::stdout(), "{tree:#}")),
             None => drop(writeln!(io::stdout(), "{tree}")),
         }
     }
@@ -53,5 +56,29 @@ fn node(sample: &Sample, node: &Node) -> ProfileNode {
         self_duration: ms(node.self_ms),
         dump_count: node.count,
         children: node.children.iter().map(|child| self::node(sample, child)).collect(),
+    }
+}
+
+/// Whether standard output understands colours, and its user wants them.
+fn can_dim(is_terminal: bool, variable: impl Fn(&'static str) -> Option<OsString>) -> bool {
+    let is_unwanted = variable("NO_COLOR").is_some_and(|no_color| !no_color.is_empty());
+    is_terminal && !is_unwanted && variable("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_that_can_and_may_is_dimmed() {
+        let term = |name: &str| (name == "TERM").then(|| "xterm".into());
+        let dumb = |name: &str| (name == "TERM").then(|| "dumb".into());
+        let no_color = |value: &'static str| move |name: &str| (name == "NO_COLOR").then(|| value.into());
+        assert!(can_dim(true, term));
+        assert!(can_dim(true, |_: &str| None));
+        assert!(can_dim(true, no_color("")));
+        assert!(!can_dim(false, term));
+        assert!(!can_dim(true, dumb));
+        assert!(!can_dim(true, no_color("1")));
     }
 }
