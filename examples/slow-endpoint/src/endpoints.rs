@@ -1,5 +1,7 @@
-//! The slow endpoints: those of the article that introduced SkyWalking's trace profiling for Python, in async Rust.
+//! The slow endpoints: those of the article that introduced SkyWalking's trace profiling for Python, in async Rust, and
+//! [orders].
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
@@ -9,13 +11,15 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::orders;
 use crate::server_timing::ServerTiming;
 
 /// The endpoints as SkyWalking names them.
-pub(crate) const NAMES: [&str; 2] = ["POST:/", "POST:/diagram"];
+pub(crate) const NAMES: [&str; 3] = ["POST:/", "POST:/diagram", orders::NAME];
 
-pub(crate) fn router() -> Router {
-    Router::new().route("/", post(song)).route("/diagram", post(diagram))
+/// The endpoints; orders come from `upstream`.
+pub(crate) fn router(upstream: SocketAddr) -> Router {
+    Router::new().route("/", post(song)).route("/diagram", post(diagram)).merge(orders::router(upstream))
 }
 
 async fn song() -> Response {
@@ -24,6 +28,7 @@ async fn song() -> Response {
     let slept = Instant::now();
     sleep(Duration::from_millis(500)).await;
     timing.note("sleep", slept);
+    timing.note("song", start);
     timing.note("total", start);
     (timed(&timing), Json(json!({"song": "Despacito", "artist": "Luis Fonsi"}))).into_response()
 }
@@ -51,6 +56,7 @@ async fn method1(timing: &mut ServerTiming) {
 async fn diagram() -> Response {
     let (mut timing, start) = (ServerTiming::default(), Instant::now());
     method_a(&mut timing).await;
+    timing.note("diagram", start);
     timing.note("total", start);
     (timed(&timing), Json(json!({"methods": ["a", "b", "c", "d"]}))).into_response()
 }

@@ -12,7 +12,9 @@
 
 mod demo;
 mod endpoints;
+mod orders;
 mod server_timing;
+mod upstream;
 
 use std::env;
 use std::error::Error;
@@ -20,6 +22,7 @@ use std::io::{self, IsTerminal};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
+use axum::serve::ListenerExt;
 use skywalking_profile_axum::{ProfileConfig, ProfileLayer, ProfileTask};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -60,11 +63,13 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    let app = endpoints::router().layer(profile.clone());
+    let app = endpoints::router(upstream::start().await?).layer(profile.clone());
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port(is_demo)?)).await?;
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
+    // What is streamed arrives when it was sent, instead of with the next piece.
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let server = axum::serve(listener, app);
     if is_demo {
         tokio::select! {

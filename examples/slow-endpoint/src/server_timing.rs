@@ -1,4 +1,4 @@
-//! What the program itself measured of a request, told in the response's `server-timing` header.
+//! What the program itself measured of a request, told in the response's `server-timing` header or trailer.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -12,7 +12,12 @@ pub(crate) struct ServerTiming(Vec<(&'static str, Duration)>);
 impl ServerTiming {
     /// Notes that `function` began at `since` and ends now.
     pub(crate) fn note(&mut self, function: &'static str, since: Instant) {
-        self.0.push((function, since.elapsed()));
+        self.add(function, since.elapsed());
+    }
+
+    /// Notes that `function` took this long, and has ended.
+    pub(crate) fn add(&mut self, function: &'static str, took: Duration) {
+        self.0.push((function, took));
     }
 
     /// `method3;dur=60.41, method2;dur=40.22`: milliseconds, the outermost function first.
