@@ -1,14 +1,19 @@
 //! The demo run: one request per endpoint, each shown with the times that the program itself measured.
 
+use std::env;
 use std::error::Error;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use skywalking_profile_axum::ProfileTree;
+use skywalking_profile_axum::{ProfileNode, ProfileTree};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -28,27 +33,103 @@ pub(crate) async fn run(
     profiles: Option<UnboundedReceiver<ProfileTree>>,
 ) -> Result<(), Box<dyn Error>> {
     let mut profiles = profiles;
+    if profiles.is_some() {
+        println!("\nprogram: milliseconds by the program's own clock; the rest: what the profiler saw, · is zero");
+    }
     for endpoint in endpoints::NAMES {
-        let timing = call(server, endpoint).await?;
-        println!("\n{endpoint}  the program measured {timing}");
+        let (method, route) = endpoint.split_once(':').ok_or("an endpoint is METHOD:/path")?;
+        let path = route.replace("{id}", "7");
+        let measured = call(server, method, &path).await?;
+        println!("\n{method} {path} took {} ms", measured.of("total"));
         if let Some(profiles) = &mut profiles {
             let tree = timeout(Duration::from_secs(5), profiles.recv()).await?.ok_or("the profiler has stopped")?;
-            print!("{tree}");
+            show(&tree, &measured);
+        } else {
+            println!("{measured}");
         }
     }
     Ok(())
 }
 
 /// Calls an endpoint on a connection of its own and returns what it says of its times.
-async fn call(server: SocketAddr, endpoint: &str) -> Result<String, Box<dyn Error>> {
-    let (method, path) = endpoint.split_once(':').ok_or("an endpoint is METHOD:/path")?;
+async fn call(server: SocketAddr, method: &str, path: &str) -> Result<Measured, Box<dyn Error>> {
     let (mut client, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(server).await?)).await?;
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", server.to_string()).body(Body::empty())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", server.to_string())
+        // A streamed response tells the rest of its times at its end.
+        .header("te", "trailers")
+        .header("connection", "te")
+        .body(Body::empty())?;
     let response = client.send_request(request).await?;
-    let timing =
-        response.headers().get("server-timing").ok_or("no server-timing header")?.to_str()?.replace(";dur=", " ");
-    response.into_body().collect().await?;
-    Ok(timing)
+    if !response.status().is_success() {
+        return Err(format!("{method} {path} answers {}", response.status()).into());
+    }
+    let mut measured = Measured::default();
+    measured.read(response.headers())?;
+    if let Some(trailers) = response.into_body().collect().await?.trailers() {
+        measured.read(trailers)?;
+    }
+    Ok(measured)
+}
+
+/// Functions and their milliseconds, as the program tells them.
+#[derive(Debug, Default)]
+struct Measured(Vec<(String, String)>);
+
+impl Measured {
+    fn read(&mut self, headers: &HeaderMap) -> Result<(), Box<dyn Error>> {
+        let timing = headers.get("server-timing").ok_or("no server-timing")?.to_str()?;
+        let times = timing.split(", ").filter_map(|time| time.split_once(";dur="));
+        self.0.extend(times.map(|(function, ms)| (function.to_owned(), ms.to_owned())));
+        Ok(())
+    }
+
+    /// Empty if the program has not measured it.
+    fn of(&self, function: &str) -> &str {
+        self.0.iter().find(|(name, _)| name == function).map_or("", |(_, ms)| ms)
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times: Vec<_> = self.0.iter().map(|(function, ms)| format!("{function} {ms}")).collect();
+        f.write_str(&times.join(", "))
+    }
+}
+
+/// Prints the tree, left of each line the milliseconds that the program measured for its node.
+fn show(tree: &ProfileTree, measured: &Measured) {
+    let text = if is_dimmed() { format!("{tree:#}") } else { tree.to_string() };
+    let mut times = vec!["program"];
+    add_times(tree.root(), 0, measured, &mut times);
+    let width = times.iter().map(|time| time.len() + 1).max().unwrap_or_default();
+    // One line of heads, then one for each node.
+    for (line, time) in text.lines().zip(times.into_iter().chain(iter::repeat(""))) {
+        println!("{time:>width$}{line}");
+    }
+}
+
+/// In the order of the tree's lines.
+fn add_times<'a>(node: &ProfileNode, depth: usize, measured: &'a Measured, times: &mut Vec<&'a str>) {
+    let function = node.signature().split(" @ ").next().unwrap_or_default();
+    times.push(match (depth, function) {
+        (0, _) => measured.of("total"),
+        // The handler's own, of all the sleeps.
+        (2, "tokio::time::sleep::Sleep") => measured.of("sleep"),
+        (_, function) => measured.of(function.rsplit("::").next().unwrap_or_default()),
+    });
+    for child in node.children() {
+        add_times(child, depth + 1, measured, times);
+    }
+}
+
+/// Whether standard output can show some text dimmed, and may.
+fn is_dimmed() -> bool {
+    io::stdout().is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|no_color| no_color.is_empty())
+        && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
