@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader, Read},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -10,23 +11,25 @@ use std::{
     time::Duration,
 };
 
-use ureq::{Agent, Body};
-
-use crate::{Oap, http, until, until_ok};
+use crate::{Arriving, Load, Oap, Response, client::Client, until, until_ok};
 
 /// A running `slow-endpoint`, killed on drop.
 #[derive(Debug)]
 pub struct Example {
     child: Child,
-    url: String,
     stdout: Transcript,
     stderr: Transcript,
-    agent: Agent,
+    client: Client,
 }
 
 impl Example {
     /// Starts the server as the service `name`, with an OAP for its backend or, without, embedded.
     pub fn start(name: &str, oap: Option<&Oap>) -> Self {
+        Self::start_with(name, oap, &[])
+    }
+
+    /// [`start`](Self::start) with more environment variables.
+    pub fn start_with(name: &str, oap: Option<&Oap>, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(Self::program());
         for (setting, _) in env::vars_os() {
             if setting.to_string_lossy().starts_with("SW_") {
@@ -38,6 +41,7 @@ impl Example {
             command.env("SW_AGENT_COLLECTOR_BACKEND_SERVICES", oap.grpc_address());
         }
         let mut child = command
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -46,8 +50,9 @@ impl Example {
         let stdout = Transcript::of(child.stdout.take().expect("stdout is piped"));
         let stderr = Transcript::of(child.stderr.take().expect("stderr is piped"));
 
-        let mut example = Self { child, url: String::new(), stdout, stderr, agent: http::agent() };
-        example.url = until_ok("address of the example", Duration::from_secs(20), || example.announced_url());
+        let mut example = Self { child, stdout, stderr, client: Client::new() };
+        let server = until_ok("address of the example", Duration::from_secs(20), || example.announced_address());
+        example.client.set_server(server);
         example
     }
 
@@ -76,13 +81,26 @@ impl Example {
     }
 
     /// Requests `GET path`.
+    #[track_caller]
     pub fn get(&self, path: &str) -> Response {
-        Response::read(path, self.agent.get(format!("{}{path}", self.url)).call())
+        self.open("GET", path).whole()
     }
 
     /// Requests `POST path` with an empty body.
+    #[track_caller]
     pub fn post(&self, path: &str) -> Response {
-        Response::read(path, self.agent.post(format!("{}{path}", self.url)).send_empty())
+        self.open("POST", path).whole()
+    }
+
+    /// Requests and waits for the head of the response.
+    #[track_caller]
+    pub fn open(&self, method: &str, path: &str) -> Arriving<'_> {
+        self.client.open(method, path)
+    }
+
+    /// Keeps this number of clients waiting for responses to these requests, each `(method, path)`.
+    pub fn load(&self, clients: usize, requests: &'static [(&'static str, &'static str)]) -> Load<'_> {
+        self.client.load(clients, requests)
     }
 
     /// Asks the server to end, as whoever runs services does, and waits until it has.
@@ -94,7 +112,7 @@ impl Example {
         until("end of the example", Duration::from_secs(20), || self.child.try_wait().expect("a child of ours"))
     }
 
-    fn announced_url(&mut self) -> Result<String, String> {
+    fn announced_address(&mut self) -> Result<SocketAddr, String> {
         if let Ok(Some(status)) = self.child.try_wait() {
             panic!("slow-endpoint ended at once: {status}");
         }
@@ -102,8 +120,8 @@ impl Example {
         let Some(line) = stdout.lines().next() else {
             return Err(String::from("no line on stdout"));
         };
-        let url = line.strip_prefix("listening on ");
-        url.map(String::from).ok_or_else(|| format!("first line {line:?}"))
+        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        address.ok_or_else(|| format!("first line {line:?}"))
     }
 }
 
@@ -125,48 +143,6 @@ impl Drop for Example {
             eprintln!("slow-endpoint ({state}), last lines of stderr:\n{tail}");
         }
     }
-}
-
-/// A response of the example.
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// The status code.
-    pub status: u16,
-    /// The whole body.
-    pub body: String,
-    /// The `server-timing` header in its order: the inclusive milliseconds that the program measured, by function name.
-    pub server_timing: Vec<(String, f64)>,
-}
-
-impl Response {
-    /// The milliseconds that the program measured for the function `name`.
-    #[track_caller]
-    pub fn timing(&self, name: &str) -> f64 {
-        let timing = self.server_timing.iter().find(|(function, _)| function == name);
-        timing.unwrap_or_else(|| panic!("no {name} in {:?}", self.server_timing)).1
-    }
-
-    #[track_caller]
-    fn read(path: &str, response: Result<ureq::http::Response<Body>, ureq::Error>) -> Self {
-        let mut response = response.unwrap_or_else(|error| panic!("no response for {path}: {error}"));
-        let server_timing = response.headers().get("server-timing").map(|header| {
-            let header = header.to_str().expect("server-timing is text");
-            server_timing(header).unwrap_or_else(|| panic!("malformed server-timing: {header}"))
-        });
-        Self {
-            status: response.status().as_u16(),
-            server_timing: server_timing.unwrap_or_default(),
-            body: response.body_mut().read_to_string().unwrap_or_else(|error| panic!("no body for {path}: {error}")),
-        }
-    }
-}
-
-fn server_timing(header: &str) -> Option<Vec<(String, f64)>> {
-    let metric = |metric: &str| {
-        let (name, duration) = metric.trim().split_once(";dur=")?;
-        Some((String::from(name), duration.parse().ok()?))
-    };
-    header.split(',').map(metric).collect()
 }
 
 /// The lines that a stream has brought; a thread reads it to its end, so that the writer never waits.
@@ -194,15 +170,3 @@ impl Transcript {
 }
 
 const HOLDERS: &str = "who holds the lock only copies text";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn server_timing_keeps_its_order() {
-        let expected = vec![(String::from("method3"), 60.41), (String::from("method2"), 40.2)];
-        assert_eq!(server_timing("method3;dur=60.41, method2;dur=40.2"), Some(expected));
-        assert_eq!(server_timing("method3"), None);
-    }
-}

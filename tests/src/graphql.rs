@@ -6,8 +6,8 @@ use ureq::Agent;
 use crate::{
     http,
     profile::{
-        Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, Service, TaskLog,
-        list, optional_text, text,
+        Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, Segment, Service,
+        TaskLog, list, optional_text, text,
     },
 };
 
@@ -69,6 +69,25 @@ impl Graphql {
             &json!({ "serviceId": service_id, "keyword": keyword }),
         );
         list(&data, "findEndpoint", |endpoint| text(endpoint, "name"))
+    }
+
+    /// The segments that a service has reported, profiled or not, newest first, at most a thousand.
+    pub fn segments(&self, service_id: &str) -> Vec<Segment> {
+        let data = self.ask(
+            "query queryTraces($condition: TraceQueryCondition) {
+                queryBasicTraces(condition: $condition) { traces { segmentId endpointNames } }
+            }",
+            &json!({
+                "condition": {
+                    "serviceId": service_id,
+                    "queryDuration": { "start": "2000-01-01", "end": "2100-01-01", "step": "DAY" },
+                    "traceState": "ALL",
+                    "queryOrder": "BY_START_TIME",
+                    "paging": { "pageNum": 1, "pageSize": 1000 },
+                },
+            }),
+        );
+        list(&data["queryBasicTraces"], "traces", Segment::parse)
     }
 
     /// Creates a profile task that starts now.

@@ -1,4 +1,4 @@
-//! The HTTP client of the tests.
+//! The HTTP client for the OAP.
 
 use std::time::Duration;
 

@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "these are test helpers: to panic is how all of them fail")]
 
+mod client;
 mod example;
+mod expect;
 mod graphql;
 mod http;
 mod oap;
 mod profile;
+mod task;
 mod tree;
 mod wait;
 
@@ -18,13 +21,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use example::{Example, Response};
+pub use client::{Arriving, Load, Response};
+pub use example::Example;
+pub use expect::{RUNNING, SLEEP, assert_exact, assert_order, assert_well_formed};
 pub use graphql::{Graphql, service_id};
 pub use oap::Oap;
 pub use profile::{
-    Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, Service,
-    SpanRef, TaskLog,
+    Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, Segment,
+    Service, SpanRef, TaskLog,
 };
+pub use task::{StartedTask, task_of};
 pub use tree::{AnalysedTree, Node};
 pub use wait::{until, until_ok};
 

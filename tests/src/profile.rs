@@ -136,9 +136,7 @@ impl ProfiledSegment {
         Self {
             trace_id: text(value, "traceId"),
             instance_name: text(value, "instanceName"),
-            endpoint_names: list(value, "endpointNames", |name| {
-                String::from(name.as_str().expect("endpoint names are strings"))
-            }),
+            endpoint_names: names(value, "endpointNames"),
             duration_ms: number(value, "duration"),
             start_ms: start.parse().unwrap_or_else(|_| panic!("start is not a time: {start}")),
             spans: list(value, "spans", ProfiledSpan::parse),
@@ -153,6 +151,20 @@ impl ProfiledSegment {
             (Some(entry), None) => entry,
             _ => panic!("not one entry span: {:#?}", self.spans),
         }
+    }
+}
+
+/// A segment as the UI's list of traces shows it.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "named as in the OAP's schema")]
+pub struct Segment {
+    pub segment_id: String,
+    pub endpoint_names: Vec<String>,
+}
+
+impl Segment {
+    pub(crate) fn parse(value: &Value) -> Self {
+        Self { segment_id: text(value, "segmentId"), endpoint_names: names(value, "endpointNames") }
     }
 }
 
@@ -261,6 +273,11 @@ pub(crate) fn number(value: &Value, key: &str) -> i64 {
 #[track_caller]
 fn flag(value: &Value, key: &str) -> bool {
     value[key].as_bool().unwrap_or_else(|| panic!("no flag {key} in {value}"))
+}
+
+#[track_caller]
+fn names(value: &Value, key: &str) -> Vec<String> {
+    list(value, key, |name| String::from(name.as_str().unwrap_or_else(|| panic!("no text in {key} of {value}"))))
 }
 
 #[track_caller]
