@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::future::{self, Future};
 use std::mem;
 use std::net::Ipv4Addr;
@@ -12,17 +11,13 @@ use std::task::Poll;
 use std::thread;
 use std::time::Instant;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Response;
-use http_body_util::Empty;
-use skywalking_profile::{Frames, ProfileConfig, ProfileTask};
-use support::{Timer, Times, Tree, block_on, embedded_with, get, ms, on_a_new_thread, on_one_thread, on_workers};
+use skywalking_profile::{Frames, ProfileConfig};
+use support::{Timer, Times, Tree, block_on, ms, on_a_new_thread, on_one_thread, on_workers, profile, profile_with};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use tower::{Layer, ServiceExt, service_fn};
 
 #[test]
 fn each_function_is_one_node_with_its_own_time() {
@@ -270,41 +265,6 @@ fn all_frames_are_shown_on_demand() {
     tree.agrees_with(&times);
     // What stands between the layer and the handler.
     tree.took("futures_util::future::future::Map", times[0].1);
-}
-
-/// Profiles a request that is answered by `handler` and polled by `executor`: its tree, and what the handler returned.
-fn profile<T, F>(
-    handler: impl Fn() -> F + Send + 'static,
-    executor: impl FnOnce(BoxFuture<'static, Response<()>>) -> Response<()>,
-) -> (Tree, T)
-where
-    T: Clone + Send + Sync + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    profile_with(ProfileConfig::new("test").expect("a name"), handler, executor)
-}
-
-fn profile_with<T, F>(
-    config: ProfileConfig,
-    handler: impl Fn() -> F + Send + 'static,
-    executor: impl FnOnce(BoxFuture<'static, Response<()>>) -> Response<()>,
-) -> (Tree, T)
-where
-    T: Clone + Send + Sync + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let (layer, trees) = embedded_with(config);
-    layer.profile(ProfileTask::new("GET:/")).expect("an active layer");
-    // No function of this file's may stand between the layer and the handler.
-    let service = layer.layer(service_fn(move |_| {
-        handler().map(|output| {
-            let mut response = Response::new(Empty::<&[u8]>::new());
-            response.extensions_mut().insert(output);
-            Ok::<_, Infallible>(response)
-        })
-    }));
-    let response = executor(service.oneshot(get("/")).map(|Ok(response)| response.map(drop)).boxed());
-    (trees.next(), response.extensions().get().cloned().expect("the handler's output"))
 }
 
 /// Something that happens while the request waits for it.

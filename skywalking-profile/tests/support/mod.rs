@@ -3,6 +3,7 @@
 
 mod embedded;
 mod executor;
+mod profile;
 mod stopwatch;
 mod tree;
 
@@ -13,7 +14,8 @@ use http_body_util::Empty;
 
 pub(crate) use embedded::{Trees, embedded, embedded_with};
 pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
-pub(crate) use stopwatch::{Stopwatches, stopwatches};
+pub(crate) use profile::{profile, profile_each, profile_with};
+pub(crate) use stopwatch::{Stopwatch, Stopwatches, stopwatches};
 pub(crate) use tree::{Times, Tree};
 
 /// Only a hanging test waits that long.

@@ -38,8 +38,17 @@ impl Tree {
     /// Each function is one node, whose duration is what the program measured.
     #[track_caller]
     pub(crate) fn agrees_with(&self, times: &Times) {
+        self.agrees_within(times, Duration::ZERO);
+    }
+
+    /// As `agrees_with`, but each may be longer by `slack` than what the program measured from within.
+    #[track_caller]
+    pub(crate) fn agrees_within(&self, times: &Times, slack: Duration) {
         for (name, _) in times {
-            self.took(name, times.iter().filter(|(other, _)| other == name).map(|(_, took)| *took).sum());
+            let measured = times.iter().filter(|(other, _)| other == name).map(|(_, took)| *took).sum();
+            if CAPTURED || name.starts_with('[') {
+                self.is_within(self.node(name), measured, slack);
+            }
         }
     }
 
@@ -51,6 +60,21 @@ impl Tree {
         }
     }
 
+    /// The functions are nodes of this duration together, wherever they are.
+    #[track_caller]
+    pub(crate) fn took_together(&self, names: &[&str], measured: Duration) {
+        if CAPTURED {
+            let took: Duration = names.iter().flat_map(|name| self.functions(name)).map(ProfileNode::duration).sum();
+            let tolerance = TOLERANCE + self.functions("[running]").map(ProfileNode::duration).sum();
+            assert!(took.abs_diff(measured) <= tolerance, "{names:?} measured {measured:?}, but see\n{self}");
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn has_no(&self, name: &str) {
+        assert!(self.functions(name).next().is_none(), "{name} in\n{self}");
+    }
+
     /// The whole request is of this duration.
     #[track_caller]
     pub(crate) fn lasted(&self, measured: Duration) {
@@ -59,11 +83,17 @@ impl Tree {
 
     #[track_caller]
     fn is_as_measured(&self, node: &ProfileNode, measured: Duration) {
+        self.is_within(node, measured, Duration::ZERO);
+    }
+
+    #[track_caller]
+    fn is_within(&self, node: &ProfileNode, measured: Duration, slack: Duration) {
         // When the machine interrupts a poll, nobody knows whose time that was.
         let running = self.functions("[running]").filter(|running| !std::ptr::eq(*running, node));
         let tolerance = TOLERANCE + running.map(ProfileNode::duration).sum();
+        let expected = measured.saturating_sub(tolerance)..=measured + slack + tolerance;
         let function = function(node);
-        assert!(node.duration().abs_diff(measured) <= tolerance, "{function} measured {measured:?}, but see\n{self}");
+        assert!(expected.contains(&node.duration()), "{function} measured {measured:?} (+ {slack:?}), but see\n{self}");
     }
 
     /// Of the whole request.
