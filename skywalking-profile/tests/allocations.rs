@@ -8,15 +8,18 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::mem;
+use std::net::{Ipv4Addr, TcpListener};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Instant;
 
 use futures_util::StreamExt;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::StreamBody;
 use skywalking_profile::{ProfileConfig, ProfileLayer, ProfileTask};
-use support::{block_on, embedded, get};
+use support::{FOREVER, block_on, embedded, get};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const PATH: &str = "/orders";
@@ -57,13 +60,100 @@ fn through_an_inactive_layer_a_request_allocates_as_without() {
     allocates_as_without(&ProfileLayer::new(ProfileConfig::new("test").unwrap().active(false)));
 }
 
+#[test]
+fn with_an_oap_that_is_away_a_request_of_a_known_endpoint_allocates_as_without_the_layer() {
+    let layer = reporting();
+    is_discovered(&layer, get(PATH));
+    // Until discovery rests, and then.
+    for _ in 0..LOOKUPS {
+        allocates_as_without(&layer);
+    }
+    // That it goes on shows by an endpoint that it does not know yet.
+    is_discovered(&layer, get("/customers"));
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn after_a_shutdown_with_an_oap_a_request_of_a_new_endpoint_allocates_as_without_the_layer() {
+    let layer = reporting();
+    block_on(layer.shutdown());
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn with_a_frameworks_routes_a_request_allocates_as_without_the_layer() {
+    let (layer, _trees) = embedded();
+    let layer = layer.with_route(route);
+    allocates_as_without_of(&layer, routed);
+    layer.profile(ProfileTask::new("GET:/")).unwrap();
+    allocates_as_without_of(&layer, routed);
+    allocates_as_without(&layer);
+}
+
+#[test]
+fn with_an_oap_and_a_frameworks_routes_a_request_of_a_known_route_allocates_as_without_the_layer() {
+    let layer = reporting().with_route(route);
+    is_discovered(&layer, routed());
+    for _ in 0..LOOKUPS {
+        allocates_as_without_of(&layer, routed);
+    }
+}
+
+#[test]
+fn with_an_oap_and_a_frameworks_routes_a_request_without_one_allocates_as_without_the_layer() {
+    let layer = reporting().with_route(route);
+    // Discovery has begun.
+    is_discovered(&layer, routed());
+    allocates_as_without(&layer);
+}
+
+/// A layer with the address of an OAP where nothing listens.
+fn reporting() -> ProfileLayer {
+    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let address = unused.expect("a port").to_string();
+    ProfileLayer::new(ProfileConfig::new("test").expect("a name").backend_service(address).expect("an address"))
+}
+
+/// Requests that discovery looks at before it rests, and more.
+const LOOKUPS: usize = 150;
+
+/// Waits until discovery has taken note of the request's endpoint, which shows by its allocations.
+#[track_caller]
+fn is_discovered(layer: &ProfileLayer, request: Request<()>) {
+    let without = allocations(service_fn(answer), request.clone());
+    let start = Instant::now();
+    while allocations(layer.layer(service_fn(answer)), request.clone()) == without {
+        assert!(start.elapsed() < FOREVER, "discovery does not begin");
+        thread::yield_now();
+    }
+}
+
+/// As a framework leaves it among a request's extensions.
+#[derive(Clone)]
+struct Route(String);
+
+fn route(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<Route>().map(|route| route.0.as_str())
+}
+
+fn routed() -> Request<()> {
+    let mut request = get(PATH);
+    request.extensions_mut().insert(Route("/{orders}".to_owned()));
+    request
+}
+
 #[track_caller]
 fn allocates_as_without(layer: &ProfileLayer) {
-    let without = allocations(service_fn(answer));
+    allocates_as_without_of(layer, || get(PATH));
+}
+
+#[track_caller]
+fn allocates_as_without_of(layer: &ProfileLayer, request: fn() -> Request<()>) {
+    let without = allocations(service_fn(answer), request());
     assert!(without > 0, "nothing is counted");
     let mut with = layer.layer(service_fn(answer));
-    assert_eq!(allocations(&mut with), without);
-    assert_eq!(allocations(&mut with), without);
+    assert_eq!(allocations(&mut with, request()), without);
+    assert_eq!(allocations(&mut with, request()), without);
 }
 
 /// Suspends and allocates, as does its body.
@@ -89,8 +179,10 @@ async fn suspend() {
 }
 
 /// Allocations of this thread from the call to the drop of the body.
-fn allocations<B: Body>(mut service: impl Service<Request<()>, Response = Response<B>, Error = Infallible>) -> usize {
-    let request = get(PATH);
+fn allocations<B: Body>(
+    mut service: impl Service<Request<()>, Response = Response<B>, Error = Infallible>,
+    request: Request<()>,
+) -> usize {
     let mut cx = Context::from_waker(Waker::noop());
     let before = ALLOCATIONS.get();
     {
