@@ -9,8 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// The longest call instruction without prefixes, in bytes.
-const LONGEST_CALL: usize = 7;
+use super::arch::{LONGEST_CALL, ends_with_call};
 
 /// Addresses remembered: more than any service returns to.
 const KNOWN: usize = 20_000;
@@ -56,18 +55,6 @@ impl Code {
     }
 }
 
-/// Whether `bytes` may end with a near call: `E8` with a 32-bit offset, or `FF /2` with a register or a memory operand
-/// (Intel's Software Developer's Manual, volume 2, "CALL").
-fn ends_with_call(bytes: &[u8; LONGEST_CALL]) -> bool {
-    const RELATIVE: u8 = 0xe8;
-    const INDIRECT: u8 = 0xff;
-    const RELATIVE_LENGTH: usize = 5;
-    const INDIRECT_LENGTHS: [usize; 5] = [2, 3, 4, 6, 7];
-    let at = |length: usize| LONGEST_CALL - length;
-    let is_indirect = |length: usize| bytes[at(length)] == INDIRECT && (bytes[at(length) + 1] >> 3) & 7 == 2;
-    bytes[at(RELATIVE_LENGTH)] == RELATIVE || INDIRECT_LENGTHS.into_iter().any(is_indirect)
-}
-
 impl fmt::Debug for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Code").field("ranges", &self.ranges.len()).field("known", &self.known.len()).finish()
@@ -77,28 +64,6 @@ impl fmt::Debug for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn calls_are_told_from_other_instructions() {
-        for call in [
-            [0x90, 0x90, 0xe8, 1, 2, 3, 4],             // call rel32
-            [0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xd0], // call rax
-            [0x90, 0x90, 0x90, 0x90, 0x41, 0xff, 0xd7], // call r15
-            [0x90, 0x90, 0x90, 0x90, 0xff, 0x50, 0x18], // call [rax + 0x18]
-            [0x90, 0xff, 0x15, 1, 2, 3, 4],             // call [rip + disp32]
-            [0xff, 0x94, 0x24, 1, 2, 3, 4],             // call [rsp + disp32]
-        ] {
-            assert!(ends_with_call(&call), "{call:x?}");
-        }
-        for other in [
-            [0x90; LONGEST_CALL],
-            [0x90, 0x90, 0xe9, 1, 2, 3, 4],             // jmp rel32
-            [0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xe0], // jmp rax
-            [0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xc0], // inc eax
-        ] {
-            assert!(!ends_with_call(&other), "{other:x?}");
-        }
-    }
 
     #[test]
     fn what_is_no_code_is_not_returned_to() {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::registers::{Registers, copy_stack, stack_pointer};
+use super::arch::{Registers, copy_stack, stack_pointer};
 use super::thread::stack_bounds;
 
 /// The longest copy, in bytes. A capture runs under other people's locks, so its length is bounded.
@@ -120,5 +120,22 @@ impl fmt::Debug for Image {
             .field("registers", &self.registers)
             .field("len", &self.bytes.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_bytes_is_copied() {
+        let from: [u8; 64] = std::array::from_fn(|i| i as u8);
+        for len in (0..40).chain([63, 64]) {
+            let mut to = [0xff; 64];
+            // SAFETY: both arrays are as long or longer, and nobody else has `to`.
+            unsafe { copy_stack(from.as_ptr().expose_provenance(), to.as_mut_ptr(), len) };
+            assert_eq!(to[..len], from[..len]);
+            assert!(to[len..].iter().all(|byte| *byte == 0xff), "{len}");
+        }
     }
 }

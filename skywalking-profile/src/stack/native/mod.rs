@@ -1,9 +1,10 @@
 //! Capture, unwinding and symbolizing on x86_64 Linux.
 
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+mod arch;
 mod code;
 mod image;
 mod modules;
-mod registers;
 mod symbolize;
 mod thread;
 mod unwind;

@@ -2,24 +2,21 @@
 
 use std::fmt;
 
-use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
 
+use super::arch::{Cache, Framehop, MOST_PUSHED};
 use super::code::Code;
 use super::image::Image;
 use super::modules::{self, Table};
 use crate::stack::frame::CUT;
-
-/// The arguments that a function may push for a call, in bytes.
-const MOST_PUSHED: u64 = 64;
 
 /// More frames than this are recursion; its root side is cut.
 const DEEPEST: usize = 500;
 
 /// The unwind tables of all loaded modules. Owned by one thread; made when first needed, some milliseconds' work.
 pub(crate) struct Unwinder {
-    framehop: UnwinderX86_64<Vec<u8>>,
-    cache: CacheX86_64,
+    framehop: Framehop<Vec<u8>>,
+    cache: Cache,
     code: Code,
     generation: (u64, u64),
 }
@@ -27,7 +24,7 @@ pub(crate) struct Unwinder {
 impl Unwinder {
     pub(crate) fn new() -> Self {
         let generation = modules::generation();
-        let mut framehop = UnwinderX86_64::new();
+        let mut framehop = Framehop::new();
         let mut code = Vec::new();
         for module in modules::loaded() {
             let section = |table: &Table| {
@@ -48,7 +45,7 @@ impl Unwinder {
             ));
             code.extend(module.code);
         }
-        Self { framehop, cache: CacheX86_64::new(), code: Code::new(code), generation }
+        Self { framehop, cache: Cache::new(), code: Code::new(code), generation }
     }
 
     /// Reads the modules again if any was loaded or unloaded meanwhile.
@@ -62,7 +59,7 @@ impl Unwinder {
     /// Begins with [`CUT`] if the unwind did not arrive at the poll frame.
     pub(crate) fn unwind(&mut self, image: &Image) -> Vec<u64> {
         let start = image.registers();
-        let mut registers = UnwindRegsX86_64::new(start.pc as u64, start.sp as u64, start.fp as u64);
+        let mut registers = start.to_unwind(self.framehop.max_known_code_address());
         let mut read = |address: u64| image.word(address as usize).map(|word| word as u64).ok_or(());
         let mut frame = FrameAddress::from_instruction_pointer(start.pc as u64);
         let mut addresses = vec![frame.address_for_lookup()];
@@ -78,7 +75,7 @@ impl Unwinder {
             };
             // What the polling function's own frame holds was not copied. If it pushed arguments, its callee's frame ends a
             // little below, and only the attempt tells that there is nothing above.
-            let Some(next) = next else { break image.is_whole() && end - sp <= MOST_PUSHED };
+            let Some(next) = next else { break image.is_whole() && (..=MOST_PUSHED).contains(&(end - sp)) };
             frame = next;
             addresses.push(frame.address_for_lookup());
             sp = registers.sp();
