@@ -6,6 +6,8 @@ mod code;
 mod image;
 mod modules;
 mod symbolize;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod unwind;
 
