@@ -20,7 +20,8 @@
 //!
 //! What it does not do: change responses or errors, poll a future more often than it would be, or log on the path of a
 //! request. While no task is active a request costs one atomic load, and allocates nothing; with an OAP, up to a hundred
-//! requests a second also look up whether their endpoint is known to it. Stacks are captured on x86_64 Linux; elsewhere waits show as `[pending]`.
+//! requests a second also look up whether their endpoint is known to it. Stacks are captured on
+//! x86_64 and aarch64 Linux; elsewhere waits show as `[pending]`.
 //!
 //! # Example
 //!

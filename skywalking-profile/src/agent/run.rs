@@ -81,7 +81,10 @@ impl Run {
     pub(super) async fn with(mut self, backend: impl Backend, mut orders: UnboundedReceiver<Order>) {
         info!(target: TARGET, "skywalking-profile {} {}", env!("CARGO_PKG_VERSION"), backend.description());
         if !SUPPORTED {
-            warn!(target: TARGET, "stacks cannot be captured on this platform, only on x86_64 Linux: waits show as [pending]");
+            warn!(
+                target: TARGET,
+                "stacks cannot be captured on this platform, only on x86_64 and aarch64 Linux: waits show as [pending]"
+            );
         }
         let (spool, reports) = spool();
         let held = spool.held();

@@ -1,23 +1,18 @@
 //! Native stacks: copied on the thread that polls ([`Image`]), unwound ([`Unwinder`]) and symbolized ([`Symbolizer`]) on
 //! the agent's thread, then named and trimmed to what the application's author wrote ([`signatures`]).
+#![cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))),
+    allow(dead_code, reason = "nothing is symbolized")
+)]
 
+mod frame;
+mod name;
 // Miri runs no assembly.
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod native;
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(miri))))]
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[path = "unsupported.rs"]
 mod native;
-
-#[cfg_attr(
-    not(all(target_os = "linux", target_arch = "x86_64", not(miri))),
-    allow(dead_code, reason = "nothing is symbolized")
-)]
-mod frame;
-#[cfg_attr(
-    not(all(target_os = "linux", target_arch = "x86_64", not(miri))),
-    allow(dead_code, reason = "nothing is symbolized")
-)]
-mod name;
 mod stale;
 mod trim;
 

@@ -9,7 +9,7 @@ use skywalking_profile::{ProfileNode, ProfileTree};
 const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// Whether stacks are captured here; elsewhere every wait is `[pending]`.
-const CAPTURED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+const CAPTURED: bool = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
 
 /// What a program measured: functions, and how long each of their calls took.
 pub(crate) type Times = Vec<(&'static str, Duration)>;

@@ -1,5 +1,6 @@
-//! Capture, unwinding and symbolizing on x86_64 Linux.
+//! Capture, unwinding and symbolizing on Linux.
 
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod arch;
 mod code;

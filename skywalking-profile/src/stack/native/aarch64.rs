@@ -1,0 +1,150 @@
+//! What depends on the processor: aarch64.
+#![expect(unsafe_code, reason = "inline assembly")]
+
+use std::arch::asm;
+
+pub(super) use framehop::aarch64::{CacheAarch64 as Cache, UnwinderAarch64 as Framehop};
+use framehop::aarch64::{PtrAuthMask, UnwindRegsAarch64};
+
+/// The arguments that a function may push for a call, in bytes: none, they have their place in its frame.
+pub(super) const MOST_PUSHED: u64 = 0;
+
+/// The length of every instruction, in bytes.
+pub(super) const LONGEST_CALL: usize = 4;
+
+/// What unwinding starts from: the registers of the frame that [`Registers::here`] is inlined into.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registers {
+    pub(super) pc: usize,
+    pub(super) sp: usize,
+    fp: usize,
+    /// The return address as long as the function has not stored it; anything after.
+    lr: usize,
+}
+
+impl Registers {
+    #[inline(always)]
+    pub(super) fn here() -> Self {
+        let (pc, sp, fp, lr);
+        // SAFETY: reads four registers and touches neither memory nor flags.
+        unsafe {
+            asm!(
+                // First: the other three may be put into x30.
+                "mov {lr}, x30",
+                "adr {pc}, .",
+                "mov {sp}, sp",
+                "mov {fp}, x29",
+                pc = out(reg) pc,
+                sp = out(reg) sp,
+                fp = out(reg) fp,
+                lr = out(reg) lr,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        Self { pc, sp, fp, lr }
+    }
+
+    /// As framehop takes them. Above the bits that `highest_code` needs a return address may carry a signature.
+    pub(super) fn to_unwind(self, highest_code: u64) -> UnwindRegsAarch64 {
+        // Without any known code, which has no highest address, framehop's shift would overflow.
+        let mask = PtrAuthMask::from_max_known_address(highest_code.max(1));
+        UnwindRegsAarch64::new_with_ptr_auth_mask(mask, self.lr as u64, self.sp as u64, self.fp as u64)
+    }
+}
+
+/// The stack pointer of the function that this is inlined into.
+#[inline(always)]
+pub(super) fn stack_pointer() -> usize {
+    let sp;
+    // SAFETY: reads one register and touches neither memory nor flags.
+    unsafe { asm!("mov {}, sp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// Copies `len` bytes of stack memory.
+///
+/// # Safety
+/// - `[from, from + len)` is mapped and readable.
+/// - `[to, to + len)` is writable, and no reference to it is alive but the one that `to` was made from.
+#[inline(always)]
+pub(super) unsafe fn copy_stack(from: usize, to: *mut u8, len: usize) {
+    // SAFETY: the caller vouches for both ranges.
+    unsafe {
+        asm!(
+            // By pairs of words; what is left, which is nothing between two stack pointers, by bytes.
+            "subs {len}, {len}, #16",
+            "b.lo 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}], #16",
+            "stp {a}, {b}, [{to}], #16",
+            "subs {len}, {len}, #16",
+            "b.hs 2b",
+            "3:",
+            "adds {len}, {len}, #16",
+            "b.eq 5f",
+            "4:",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{to}], #1",
+            "subs {len}, {len}, #1",
+            "b.ne 4b",
+            "5:",
+            a = out(reg) _,
+            b = out(reg) _,
+            len = inout(reg) len => _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            options(nostack),
+        );
+    }
+}
+
+/// Whether `bytes` are a call: `BL`, `BLR`, or one of the four that authenticate the address they call (Arm Architecture
+/// Reference Manual for A-profile, C6.2, "BL", "BLR" and "BLRAA, BLRAAZ, BLRAB, BLRABZ").
+pub(super) fn ends_with_call(bytes: &[u8; LONGEST_CALL]) -> bool {
+    // The bits that tell an instruction, and what they are.
+    const BL: (u32, u32) = (0xfc00_0000, 0x9400_0000);
+    const BLR: (u32, u32) = (0xffff_fc1f, 0xd63f_0000);
+    const BLRAAZ_BLRABZ: (u32, u32) = (0xffff_f81f, 0xd63f_081f);
+    const BLRAA_BLRAB: (u32, u32) = (0xffff_f800, 0xd73f_0800);
+    let instruction = u32::from_le_bytes(*bytes);
+    [BL, BLR, BLRAAZ_BLRABZ, BLRAA_BLRAB].into_iter().any(|(bits, call)| instruction & bits == call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signed_return_address_loses_its_signature() {
+        let registers = Registers { pc: 0, sp: 0, fp: 0, lr: 0x00b7_aaaa_1234_5678 };
+        assert_eq!(registers.to_unwind(0xffff_8000_0000).lr(), 0xaaaa_1234_5678);
+        // No module could be read.
+        registers.to_unwind(0);
+    }
+
+    #[test]
+    fn calls_are_told_from_other_instructions() {
+        for call in [
+            0x9400_0001_u32, // bl .+4
+            0x97ff_fff0,     // bl .-64
+            0xd63f_0100,     // blr x8
+            0xd63f_03c0,     // blr x30
+            0xd63f_091f,     // blraaz x8
+            0xd63f_0d1f,     // blrabz x8
+            0xd73f_0909,     // blraa x8, x9
+            0xd73f_0d1f,     // blrab x8, sp
+        ] {
+            assert!(ends_with_call(&call.to_le_bytes()), "{call:x}");
+        }
+        for other in [
+            0xd503_201f_u32, // nop
+            0x1400_0001,     // b .+4
+            0xd61f_0100,     // br x8
+            0xd71f_0909,     // braa x8, x9
+            0xd65f_03c0,     // ret
+            0xb400_0040,     // cbz x0, .+8
+        ] {
+            assert!(!ends_with_call(&other.to_le_bytes()), "{other:x}");
+        }
+    }
+}
