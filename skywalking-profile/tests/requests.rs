@@ -103,6 +103,19 @@ async fn the_last_frame_of_a_body_that_knows_its_length_ends_the_request() {
 }
 
 #[tokio::test]
+async fn trailers_end_the_request() {
+    let (layer, trees) = profiling();
+    let service = layer.layer(service_fn(async |_| {
+        let body = Full::new("an order".as_bytes()).with_trailers(ready(Some(Ok::<_, Infallible>(trailers()))));
+        Ok::<_, Infallible>(Response::new(body))
+    }));
+    let mut body = service.oneshot(get("/")).await.unwrap().into_body();
+    while !body.frame().await.unwrap().unwrap().is_trailers() {}
+    // Nor this one.
+    trees.next().is_finished();
+}
+
+#[tokio::test]
 async fn a_body_is_passed_on_frame_by_frame_with_its_hints() {
     passes_on(Empty::<&[u8]>::new).await;
     passes_on(|| Full::new("an order".as_bytes())).await;

@@ -186,12 +186,11 @@ impl Load<'_> {
 
     /// Lets each client have its last response, and panics if one of them missed any.
     #[track_caller]
-    pub fn end(mut self) -> usize {
+    pub fn end(mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.client.runtime.block_on(self.clients.join_next()) {
             ended.expect("clients do not panic").unwrap_or_else(|error| panic!("a client under load: {error}"));
         }
-        self.responses()
     }
 }
 

@@ -39,7 +39,10 @@ impl<B: Body> Body for ResponseBody<B> {
         let polled = followed.poll(cx.waker(), |cx| this.inner.as_mut().poll_frame(cx));
         match &polled {
             Poll::Ready(None) => complete(this.followed),
-            Poll::Ready(Some(Ok(_))) if this.inner.is_end_stream() => complete(this.followed),
+            // Nothing comes after trailers, and servers do not ask.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || this.inner.is_end_stream() => {
+                complete(this.followed)
+            }
             // What a failed body does next is not the request's any more.
             Poll::Ready(Some(Err(_))) => *this.followed = None,
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
