@@ -182,6 +182,17 @@ async fn a_timeout_inside_is_the_answer_that_is_profiled() {
 }
 
 #[tokio::test]
+async fn a_timeout_inside_is_shown_as_the_timer_that_fired() {
+    let (layer, trees) = profiling(Case::Hanging);
+    for parts in stacks_with(Part::Profile, Part::Timeout) {
+        times_out(stack(parts, Some(&layer), ms(40), &handler(Case::Hanging).0)).await;
+        let tree = trees.next();
+        // First the handler's, then that of the timeout, above which there is no function of the application's.
+        tree.took_together(&["tokio::time::sleep::Sleep"], tree.duration());
+    }
+}
+
+#[tokio::test]
 async fn a_timeout_outside_ends_the_request() {
     let (layer, trees) = profiling(Case::Hanging);
     for parts in stacks_with(Part::Timeout, Part::Profile) {
