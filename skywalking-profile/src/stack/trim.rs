@@ -64,7 +64,7 @@ fn is_application(frame: &Frame, lines_known: bool) -> bool {
         None if frame.name.path() == CUT_OFF => false,
         None if frame.name.path() == UNKNOWN => true,
         Some(source) => source.library,
-        None => lines_known || is_of(frame, &LIBRARIES),
+        None => lines_known || is_compilers(frame) || is_of(frame, &LIBRARIES),
     };
     !library && !OURS.contains(&frame.name.crate_name())
 }
@@ -89,7 +89,12 @@ pub(super) fn is_glue<F: Borrow<Frame>>(frames: &[F], i: usize) -> bool {
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
     let name = frame.name.crate_name();
-    ["core", "std", "alloc"].contains(&name) || OURS.contains(&name)
+    ["core", "std", "alloc"].contains(&name) || OURS.contains(&name) || is_compilers(frame)
+}
+
+/// The compiler's own functions have neither crate nor source: `__rust_try` below `catch_unwind`.
+fn is_compilers(frame: &Frame) -> bool {
+    frame.name.path().starts_with("__rust_")
 }
 
 /// This project's own crates.
@@ -230,6 +235,17 @@ mod tests {
             symbol("<F as axum::handler::Handler<(M,T1),S>>::call::{{closure}}"),
             symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
             symbol("tokio::sync::task::atomic_waker::AtomicWaker::register_by_ref"),
+        ];
+        assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
+    }
+
+    #[test]
+    fn what_the_compiler_adds_says_nothing() {
+        let frames = [
+            symbol("tokio::runtime::task::harness::poll_future"),
+            symbol("__rust_try"),
+            symbol("<tower_http::timeout::service::ResponseFuture<F> as core::future::future::Future>::poll"),
+            symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
         ];
         assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
     }
