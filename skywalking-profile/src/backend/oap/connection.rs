@@ -71,8 +71,10 @@ impl Connection {
             // The connection is fine; what is missing concerns the caller.
             Err(status) if status.code() == Code::Unimplemented => {}
             Err(status) => {
-                if self.holds.replace(Some(false)) != Some(false) {
-                    warn!(target: TARGET, oap = self.address, error = %reason(status), "{}; trying on", trouble(status));
+                let held = self.holds.replace(Some(false));
+                if held != Some(false) {
+                    let trouble = trouble(status, held.is_some());
+                    warn!(target: TARGET, oap = self.address, error = %reason(status), "{trouble}; trying on");
                 }
                 if is_timeout(status) {
                     // The connection may be half open, and would go on to swallow calls.
@@ -116,10 +118,11 @@ fn is_timeout(status: &Status) -> bool {
     status.code() == Code::DeadlineExceeded || causes(status).any(|cause| cause.is::<TimeoutExpired>())
 }
 
-/// What a failed call means to whoever reads the log.
-fn trouble(status: &Status) -> &'static str {
+/// What a failed call means to whoever reads the log; after an OAP has answered there, that it is one is not in doubt.
+fn trouble(status: &Status, has_answered: bool) -> &'static str {
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => "the OAP refuses this agent; it may want a token",
+        _ if has_answered => "the OAP does not answer",
         _ if is_unsent(status) || is_timeout(status) || status.code() == Code::Unavailable => "the OAP does not answer",
         _ => "no OAP seems to answer there; its gRPC port is 11800 by default",
     }
