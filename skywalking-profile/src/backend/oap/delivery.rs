@@ -1,19 +1,18 @@
 //! The reports, one after the other, each in acknowledged streams.
 //!
-//! The OAP acknowledges a client stream as a whole, when it ends. A stream that breaks before may have arrived or not, and
-//! its JDBC storages insert a repeated record twice. So a profiled request goes out snapshots first, and then its segment,
-//! which alone makes them visible: whatever breaks before that is sent anew under another segment id, and is never seen
-//! twice. Only the segment's own stream is not repeated unless it never left this process; if it breaks, the request is
-//! counted as lost, though it may have arrived.
+//! The OAP acknowledges a client stream as a whole, when it ends, and stores it a moment later, if it lives that long. A
+//! stream that breaks before may have arrived or not, and its JDBC storages insert a repeated record twice. So a profiled
+//! request goes out snapshots first, and then its segment, which alone makes them visible: whatever breaks before that is
+//! all sent anew under another segment id, and is never seen twice. Only when the segment has left this process is nothing
+//! repeated; if its stream breaks, the request is counted as lost, though it may have arrived.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use skywalking_profile_proto::v3::ProfileTaskFinishReport;
 use skywalking_profile_proto::v3::profile_task_client::ProfileTaskClient;
 use skywalking_profile_proto::v3::trace_segment_report_service_client::TraceSegmentReportServiceClient;
-use skywalking_profile_proto::v3::{Commands, ProfileTaskFinishReport};
-use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::Status;
 use tracing::{debug, info, warn};
 
 use super::Oap;
@@ -48,14 +47,15 @@ impl Oap {
                 Report::Sample(sample) => {
                     let sent = self.send_sample(sample).await;
                     let of_task = delivered.entry(sample.task_id.clone()).or_default();
+                    let (task, segment) = (&sample.task_id, &sample.segment.segment_id);
                     match sent {
                         Ok(()) => {
                             of_task.requests += 1;
                             of_task.snapshots += sample.snapshots.len();
+                            debug!(target: TARGET, task, segment, "a profiled request is delivered");
                         }
                         Err(status) => {
                             of_task.lost += 1;
-                            let (task, segment) = (&sample.task_id, &sample.segment.segment_id);
                             warn!(target: TARGET, task, segment, error = %reason(&status), "a profiled request is lost");
                         }
                     }
@@ -71,8 +71,7 @@ impl Oap {
 
     /// Not worth a queue: the endpoint is discovered again when the OAP is back.
     async fn discover(&self, segment: &Segment) {
-        let is_sent = !self.connection.is_broken()
-            && self.connection.call(async |channel| self.send_segment(channel, segment).await).await.is_ok();
+        let is_sent = !self.connection.is_broken() && self.send_segment(segment).await.is_ok();
         if !is_sent {
             self.missed.borrow_mut().insert(Arc::clone(&segment.endpoint));
         }
@@ -81,7 +80,15 @@ impl Oap {
     async fn send_sample(&self, sample: &mut Sample) -> Result<(), Status> {
         let mut backoff = Backoff::new();
         let mut failed = 0;
-        while let Err(status) = self.send_snapshots(sample).await {
+        loop {
+            let status = match self.send_snapshots(sample).await {
+                Ok(()) => match self.send_segment(&sample.segment).await {
+                    // The OAP has gone since it acknowledged the snapshots, and may not have stored them.
+                    Err(status) if is_unsent(&status) => status,
+                    sent => return sent,
+                },
+                Err(status) => status,
+            };
             // What arrived of it stays without a segment, which nobody sees.
             sample.segment.segment_id = new_id();
             failed += u32::from(!is_unsent(&status));
@@ -91,7 +98,6 @@ impl Oap {
             debug!(target: TARGET, task = sample.task_id, error = %reason(&status), "a profiled request is sent again");
             self.connection.rest(&mut backoff).await;
         }
-        self.connection.call_once(async |channel| self.send_segment(channel, &sample.segment).await).await.map(drop)
     }
 
     async fn send_snapshots(&self, sample: &Sample) -> Result<(), Status> {
@@ -105,9 +111,11 @@ impl Oap {
         Ok(())
     }
 
-    async fn send_segment(&self, channel: Channel, segment: &Segment) -> Result<Response<Commands>, Status> {
+    async fn send_segment(&self, segment: &Segment) -> Result<(), Status> {
         let stream = tokio_stream::once(self.segment_object(segment));
-        TraceSegmentReportServiceClient::new(channel).collect(stream).await
+        let sent =
+            self.connection.call(async |channel| TraceSegmentReportServiceClient::new(channel).collect(stream).await);
+        sent.await.map(drop)
     }
 
     /// Told twice, it does no harm: a failure is tried again whatever it was, but not forever.
