@@ -1,8 +1,10 @@
-//! What the tests share: a layer in embedded mode, what is expected of its trees, and executors.
+//! What the tests share: a layer in embedded mode, what is expected of its trees, executors, and an OAP that fails.
 #![allow(dead_code, unused_imports, reason = "each test binary takes its part")]
 
 mod embedded;
 mod executor;
+mod log;
+mod oap;
 mod profile;
 mod stopwatch;
 mod tree;
@@ -14,6 +16,8 @@ use http_body_util::Empty;
 
 pub(crate) use embedded::{Trees, embedded, embedded_with};
 pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
+pub(crate) use log::{Line, Log};
+pub(crate) use oap::{Call, FakeOap, Fault, Kind};
 pub(crate) use profile::{profile, profile_each, profile_with};
 pub(crate) use stopwatch::{Stopwatch, Stopwatches, stopwatches};
 pub(crate) use tree::{Times, Tree};
