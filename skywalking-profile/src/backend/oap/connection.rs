@@ -109,9 +109,11 @@ impl Connection {
     }
 }
 
-/// Whether the call never left this process: there was no connection to send it on.
+/// Whether the call never left this process: there was no connection to send it on, or it had closed before the call's
+/// turn came.
 pub(super) fn is_unsent(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<ConnectError>())
+    let is_closed = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_canceled);
+    causes(status).any(|cause| cause.is::<ConnectError>() || is_closed(cause))
 }
 
 fn is_timeout(status: &Status) -> bool {
