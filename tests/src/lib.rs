@@ -25,7 +25,7 @@ pub use client::{Arriving, Load, Response};
 pub use example::Example;
 pub use expect::{RUNNING, SLEEP, assert_exact, assert_order, assert_well_formed};
 pub use graphql::{Graphql, service_id};
-pub use oap::Oap;
+pub use oap::{MortalOap, Oap};
 pub use profile::{
     Analysis, Instance, ProfileTask, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, Segment,
     Service, SpanRef, TaskLog,

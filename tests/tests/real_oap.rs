@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use skywalking_profile_tests::{
-    AnalysedTree, Example, Node, Oap, RUNNING, SLEEP, StartedTask, assert_exact, assert_well_formed, service_id,
-    task_of, unique_service, until, until_ok,
+    AnalysedTree, Example, MortalOap, Node, Oap, RUNNING, SLEEP, StartedTask, assert_exact, assert_well_formed,
+    service_id, task_of, unique_service, until, until_ok,
 };
 
 #[test]
@@ -102,6 +102,25 @@ fn what_was_profiled_is_reported_before_the_service_ends() {
 
     task.wait_for_log("EXECUTION_FINISHED", Duration::from_secs(30));
     task.profiled(1).iter().for_each(|entry| drop(task.tree(entry)));
+}
+
+#[test]
+fn an_oap_without_profile_receiver_is_told_of_once_and_gets_all_else() {
+    let oap = MortalOap::start_with(&[("SW_RECEIVER_PROFILE", "-")]);
+    let graphql = oap.server().graphql();
+    let name = unique_service("unprofiled");
+    let example = Example::start(&name, Some(oap.server()));
+    let told = "nothing can be profiled: the OAP has no profile receiver";
+    until("word of what is missing", Duration::from_secs(30), || example.stderr().contains(told).then_some(()));
+    assert_eq!(example.post("/diagram").status, 200);
+
+    until("instance in the list", Duration::from_secs(60), || graphql.instances(&service_id(&name)).pop());
+    until_ok("endpoint in the list", Duration::from_secs(60), || {
+        let endpoints = graphql.find_endpoint(&service_id(&name), "");
+        if endpoints == ["POST:/diagram"] { Ok(()) } else { Err(endpoints.join(" ")) }
+    });
+    let stderr = example.stderr();
+    assert_eq!(stderr.matches("WARN").count(), 1, "{stderr}");
 }
 
 /// A task from its creation to its end, over three requests of `POST path`; `assert_shape` gets each tree.
