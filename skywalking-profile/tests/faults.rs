@@ -215,7 +215,8 @@ fn commands_that_cannot_be_carried_out_are_refused_and_the_next_good_task_is_car
     }
     // Good but for the time of its creation, without which it is handed out at each poll.
     oap.hand_out("bad-without-time", &[("Duration", "0"), ("CreateTime", "")]);
-    oap.hand_out("over", &[("StartTime", "0")]);
+    // As if it were the last that there will ever be.
+    oap.hand_out("over", &[("StartTime", "0"), ("CreateTime", "9223372036854775807")]);
     let agent = Agent::start("commands", &oap.address());
 
     for (i, (_, _, says)) in bad.iter().enumerate() {

@@ -13,9 +13,9 @@ pub(crate) struct ActiveTask {
     endpoint: Endpoint,
     seen: AtomicU64,
     matched: AtomicU64,
-    /// Requests that are followed or were kept; each takes one of the task's samples when there is no threshold.
+    /// Without a threshold, requests that are followed or were kept: each takes one of the task's samples.
     taken: AtomicU64,
-    /// Those among them that passed the threshold; the first of them, as many as samples are wanted, are reported.
+    /// Requests that passed the threshold; the first of them, as many as samples are wanted, are reported.
     kept: AtomicU64,
     below_threshold: AtomicU64,
     pub(crate) losses: Losses,
@@ -66,9 +66,12 @@ impl ActiveTask {
             return false;
         }
         self.matched.fetch_add(1, Ordering::Relaxed);
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
         // Below a threshold nobody knows yet which requests will be kept, so all are followed.
-        self.task.min_duration_threshold > Duration::ZERO || before < self.task.max_sampling_count
+        if self.task.min_duration_threshold > Duration::ZERO {
+            return true;
+        }
+        let take = |taken: u64| (taken < self.task.max_sampling_count).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
     /// Decides on a request that has ended: whether it is one of the task's samples.
@@ -88,7 +91,7 @@ impl ActiveTask {
     /// A request that it took could not be followed, or not to its end.
     pub(crate) fn give_back(&self) {
         self.losses.unfollowed.fetch_add(1, Ordering::Relaxed);
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| taken.checked_sub(1));
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -122,6 +125,15 @@ mod tests {
         assert!(task.keeps(Duration::ZERO) && task.is_complete());
         assert!(!task.keeps(Duration::ZERO));
         assert_eq!(task.tally(), Tally { seen: 5, matched: 5, below_threshold: 0, kept: 2 });
+    }
+
+    #[test]
+    fn a_sample_that_is_given_back_is_taken_again() {
+        let task = ActiveTask::new(ProfileTask::new("GET:/").samples(2));
+        let takes = || task.takes("GET", Route::Raw("/"));
+        assert!(takes() && takes() && !takes() && !takes());
+        task.give_back();
+        assert!(takes() && !takes());
     }
 
     #[test]

@@ -85,21 +85,6 @@ impl Connection {
         answer.map(Response::into_inner)
     }
 
-    /// Makes a call, again and again until it left this process. Then its answer holds: what may have arrived is not sent
-    /// twice.
-    pub(super) async fn call_once<T>(
-        &self,
-        mut call: impl AsyncFnMut(Channel) -> Result<Response<T>, Status>,
-    ) -> Result<T, Status> {
-        let mut backoff = Backoff::new();
-        loop {
-            match self.call(&mut call).await {
-                Err(status) if is_unsent(&status) => self.rest(&mut backoff).await,
-                answer => return answer,
-            }
-        }
-    }
-
     /// Waits before the next try, but no longer than until another call has found the OAP again.
     pub(super) async fn rest(&self, backoff: &mut Backoff) {
         tokio::select! {

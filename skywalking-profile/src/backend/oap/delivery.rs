@@ -23,9 +23,8 @@ use crate::TARGET;
 use crate::backend::{Report, Reports, Sample};
 use crate::trace::{Segment, new_id};
 
-const FINISH_TRIES: u32 = 5;
-/// Tries of one profiled request that reach the OAP and fail: with back-off some two minutes.
-const SAMPLE_TRIES: u32 = 10;
+/// Tries of one report that reach the OAP and fail: with back-off some two minutes.
+const TRIES: u32 = 10;
 /// Snapshots in one acknowledged stream: some 500 KB at most.
 const BATCH: usize = 1_000;
 
@@ -92,7 +91,7 @@ impl Oap {
             // What arrived of it stays without a segment, which nobody sees.
             sample.segment.segment_id = new_id();
             failed += u32::from(!is_unsent(&status));
-            if failed == SAMPLE_TRIES {
+            if failed == TRIES {
                 return Err(status);
             }
             debug!(target: TARGET, task = sample.task_id, error = %reason(&status), "a profiled request is sent again");
@@ -118,19 +117,18 @@ impl Oap {
         sent.await.map(drop)
     }
 
-    /// Told twice, it does no harm: a failure is tried again whatever it was, but not forever.
+    /// Told twice, it does no harm.
     pub(super) async fn finish(&self, task_id: &str) {
         let mut backoff = Backoff::new();
-        for _ in 0..FINISH_TRIES {
-            let told = self.connection.call_once(async |channel| {
-                let (service, service_instance) = self.names();
-                let report = ProfileTaskFinishReport { service, service_instance, task_id: task_id.to_owned() };
-                ProfileTaskClient::new(channel).report_task_finish(report).await
-            });
-            match told.await {
-                Ok(_) => return,
-                Err(status) => debug!(target: TARGET, task = task_id, %status, "a task's end was not told"),
-            }
+        let mut failed = 0;
+        while failed < TRIES {
+            let (service, service_instance) = self.names();
+            let report = ProfileTaskFinishReport { service, service_instance, task_id: task_id.to_owned() };
+            let told =
+                self.connection.call(async |channel| ProfileTaskClient::new(channel).report_task_finish(report).await);
+            let Err(status) = told.await else { return };
+            debug!(target: TARGET, task = task_id, error = %reason(&status), "a task's end is told again");
+            failed += u32::from(!is_unsent(&status));
             self.connection.rest(&mut backoff).await;
         }
         warn!(target: TARGET, task = task_id, "the OAP could not be told that a profile task has ended");

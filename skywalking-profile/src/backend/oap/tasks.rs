@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use skywalking_profile_proto::v3::ProfileTaskCommandQuery;
 use skywalking_profile_proto::v3::profile_task_client::ProfileTaskClient;
@@ -15,6 +15,7 @@ use super::Oap;
 use super::command::TaskCommand;
 use crate::TARGET;
 use crate::backend::News;
+use crate::trace::WallClock;
 
 /// How long an OAP without a profile receiver is left alone.
 const UNIMPLEMENTED_AGAIN: Duration = Duration::from_secs(300);
@@ -48,7 +49,8 @@ impl Oap {
                                 continue;
                             }
                         };
-                        last_command_time = last_command_time.max(create_time);
+                        // An OAP whose clock is wrong for a while is not to hide the tasks that come after.
+                        last_command_time = last_command_time.max(create_time.min(now_ms()));
                         if !known.insert(task_id.clone()) {
                             continue;
                         }
@@ -85,4 +87,9 @@ impl Oap {
             sleep(self.task_interval).await;
         }
     }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    WallClock::from(SystemTime::now()).ms
 }
