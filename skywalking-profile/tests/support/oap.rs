@@ -146,8 +146,10 @@ impl FakeOap {
     /// Hands out a profile task, `arguments` replacing what a good one has; an empty one is left out.
     pub(crate) fn hand_out(&self, task: &str, arguments: &[(&str, &str)]) {
         let mut now = self.state.now();
-        let created = (1_000 + now.commands.len()).to_string();
-        let started = std::time::UNIX_EPOCH.elapsed().expect("past 1970").as_millis().to_string();
+        let now_ms = std::time::UNIX_EPOCH.elapsed().expect("past 1970").as_millis();
+        let started = now_ms.to_string();
+        // No two at the same time.
+        let created = (now_ms + now.commands.len() as u128).to_string();
         let mut all = vec![
             ("SerialNumber", task),
             ("TaskId", task),
