@@ -56,11 +56,10 @@ impl Stacks {
 
     /// Whether a later leaf that branches off a stack in this way shows that nobody awaits the stack's leaf any more.
     pub(super) fn is_stale(&mut self, addresses: &Addresses, branch: Branch) -> bool {
-        let at = [addresses[branch.depth - 1], addresses[branch.depth], branch.address];
-        match &*self.symbolize(&at) {
-            [common, older, newer] => is_stale(common, older, newer),
-            _ => false,
-        }
+        let at: Vec<u64> = addresses[..=branch.depth].iter().copied().chain([branch.address]).collect();
+        let frames = self.symbolize(&at);
+        let [common @ .., older, newer] = &*frames else { return false };
+        is_stale(&common.concat(), older, newer)
     }
 
     pub(super) fn signatures(&mut self, addresses: &Addresses) -> Signatures {

@@ -4,34 +4,71 @@
 //! elapsed. Two captures of one poll tell: a coroutine is suspended at one await, so where their stacks part in the body
 //! of a coroutine, the older one is stale. Where they part in a `poll`, or in the closure that `join!` and `select!` poll
 //! their arms from, both are awaited.
+//!
+//! Code does not tell two futures of one type apart. Below a call that polls many of them, `join_all`'s say, nothing can
+//! be told, and no leaf counts as stale.
 
 use super::Frame;
 use super::frame::UNKNOWN;
-use super::trim::is_glue;
+use super::trim::{is_poll_fn, is_standard};
 
 /// Whether the older of two captures of one poll is stale.
 ///
 /// `older` and `newer` are the frames, inlined ones included, at the first code address from the root that differs between
-/// them; `common` are those at the address above. Symbols are compared as they are mangled: generic arguments count.
-/// Without debug information inlined frames do not show: a capture that cannot be placed counts as stale.
+/// them; `common` are all above. Symbols are compared as they are mangled: generic arguments count. Without debug
+/// information inlined frames do not show: a capture that cannot be placed counts as stale.
 pub(crate) fn is_stale(common: &[Frame], older: &[Frame], newer: &[Frame]) -> bool {
-    let mut shared = common.len();
+    let mut shared: Vec<&Frame> = common.iter().collect();
     for (older, newer) in older.iter().zip(newer) {
         if older.symbol != newer.symbol {
             break;
         }
-        shared += 1;
+        shared.push(older);
         // Two places in this function.
         if older.source != newer.source {
             break;
         }
     }
-    let frames: Vec<&Frame> = common.iter().chain(older).collect();
-    match shared.checked_sub(1) {
-        Some(deepest) if frames[deepest].name.path() == UNKNOWN => true,
-        Some(deepest) => frames[deepest].name.closure && !is_glue(&frames, deepest),
-        None => false,
+    if shared.iter().any(|frame| polls_many(frame)) {
+        return false;
     }
+    let parts_in = (0..shared.len()).rev().find(|&i| !passes_on(&shared, i));
+    parts_in.is_some_and(|i| shared[i].name.path() == UNKNOWN || shared[i].name.closure && !is_arms(&shared, i))
+}
+
+/// The closure that polls the arms of a `join!` or `select!`.
+fn is_arms(frames: &[&Frame], i: usize) -> bool {
+    i > 0 && is_poll_fn(frames[i - 1])
+}
+
+/// Whether a call in this function may be of many futures, in turn.
+fn polls_many(frame: &Frame) -> bool {
+    let path = frame.name.path();
+    let is_of = |combinator: &str| path.strip_suffix(combinator).is_some_and(|module| module.ends_with("::"));
+    path.starts_with("core::iter::") || ["JoinAll", "TryJoinAll", "SelectAll", "SelectOk"].into_iter().any(is_of)
+}
+
+/// Whether the frame polls one future after the other: a pin or a box, an adaptor, or a closure for one.
+fn passes_on(frames: &[&Frame], i: usize) -> bool {
+    /// Of these, a closure's name below is a coroutine's.
+    const FUTURES: [&str; 4] =
+        ["core::pin::Pin", "core::panic::unwind_safe::AssertUnwindSafe", "alloc::boxed::Box", "core::future::"];
+    /// The adaptors of `FutureExt` and `TryFutureExt`, and what they are made of.
+    const ADAPTORS: [&str; 5] = [
+        "futures_core::future::",
+        "futures_util::future::either::",
+        "futures_util::future::future::",
+        "futures_util::future::try_future::",
+        "tracing::instrument::",
+    ];
+    let path = frames[i].name.path();
+    if frames[i].name.closure {
+        let is_called_by = |above: &Frame| {
+            is_standard(above) && !is_poll_fn(above) && !FUTURES.iter().any(|of| above.name.path().starts_with(of))
+        };
+        return i.checked_sub(1).is_some_and(|above| is_called_by(frames[above]));
+    }
+    is_standard(frames[i]) && !is_poll_fn(frames[i]) || ADAPTORS.iter().any(|module| path.starts_with(module))
 }
 
 #[cfg(test)]
@@ -42,6 +79,7 @@ mod tests {
     use crate::stack::frame::Source;
 
     const POLL_FN: &str = "<core::future::poll_fn::PollFn<F> as core::future::future::Future>::poll";
+    const FUTURES_POLL_FN: &str = "<futures_util::future::poll_fn::PollFn<F> as core::future::future::Future>::poll";
 
     fn frames<const N: usize>(frames: [(&str, u32); N]) -> Vec<Frame> {
         let source = |line| (line > 0).then(|| Source::new(Path::new("/srv"), "main.rs", line, None));
@@ -54,7 +92,7 @@ mod tests {
         let read = frames([("shop::load::{{closure}}", 20), ("tokio::net::TcpStream::poll_read", 5)]);
         let sleep = frames([("shop::load::{{closure}}", 21), ("tokio::time::sleep::Sleep::poll", 9)]);
         assert!(is_stale(&common, &read, &sleep));
-        assert!(is_stale(&common, &frames([("a::poll", 1)]), &frames([("b::poll", 1)])), "by dynamic dispatch");
+        assert!(is_stale(&common, &frames([("a::poll", 1)]), &frames([("b::poll", 1)])), "from one place");
         let elsewhere = frames([("shop::load::{{closure}}", 21), ("tokio::net::TcpStream::poll_read", 5)]);
         assert!(is_stale(&common, &read, &elsewhere));
     }
@@ -64,8 +102,16 @@ mod tests {
         let one = frames([("shop::one::{{closure}}", 20)]);
         let two = frames([("shop::two::{{closure}}", 30)]);
         for combinator in [
-            frames([("shop::order::{{closure}}", 10), ("futures_util::future::join_all::JoinAll<F>::poll", 7)]),
+            frames([
+                ("shop::order::{{closure}}", 10),
+                ("<futures_util::future::join_all::JoinAll<F> as core::future::future::Future>::poll", 7),
+            ]),
             frames([("shop::order::{{closure}}", 10), (POLL_FN, 7), ("shop::order::{{closure}}::{{closure}}", 11)]),
+            frames([
+                ("shop::order::{{closure}}", 10),
+                (FUTURES_POLL_FN, 7),
+                ("shop::order::{closure#0}::{closure#1}", 11),
+            ]),
         ] {
             assert!(!is_stale(&combinator, &one, &two));
         }
@@ -73,6 +119,38 @@ mod tests {
         let arm = |line, arm| frames([(POLL_FN, 7), ("shop::order::{{closure}}::{{closure}}", line), (arm, 1)]);
         let common = frames([("shop::order::{{closure}}", 10)]);
         assert!(!is_stale(&common, &arm(11, "shop::one::{{closure}}"), &arm(12, "shop::two::{{closure}}")));
+    }
+
+    #[test]
+    fn what_polls_one_future_at_a_time_is_passed_over() {
+        let one = frames([("<shop::One as shop::Step>::run::{{closure}}", 20)]);
+        let two = frames([("<shop::Two as shop::Step>::run::{{closure}}", 30)]);
+        let coroutine = ("shop::order::{{closure}}", 10);
+        for between in [
+            "<core::pin::Pin<P> as core::future::future::Future>::poll",
+            "<futures_util::future::future::Map<Fut, F> as core::future::future::Future>::poll",
+            "<futures_util::future::either::Either<A, B> as core::future::future::Future>::poll",
+        ] {
+            assert!(is_stale(&frames([coroutine, (between, 7)]), &one, &two), "{between}");
+            let combinator = ("<shop::Both<A, B> as core::future::future::Future>::poll", 3);
+            assert!(!is_stale(&frames([coroutine, combinator, (between, 7)]), &one, &two), "{between}");
+        }
+        let caught = [coroutine, ("std::panic::catch_unwind", 1), ("shop::order::{{closure}}::{{closure}}", 11)];
+        assert!(is_stale(&frames(caught), &one, &two));
+    }
+
+    #[test]
+    fn below_what_polls_many_futures_nothing_is_told() {
+        let place = |line| frames([("shop::fetch::{{closure}}", line), ("tokio::time::sleep::Sleep::poll", 1)]);
+        for many in [
+            "<futures_util::future::join_all::JoinAll<F> as core::future::future::Future>::poll",
+            "core::iter::traits::iterator::Iterator::for_each",
+        ] {
+            assert!(
+                !is_stale(&frames([("shop::order::{{closure}}", 10), (many, 7)]), &place(20), &place(21)),
+                "{many}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! From the frames of a stack to the code signatures that are shown: the application's functions, and what they wait for.
 
-use std::borrow::Borrow;
 use std::fmt::Write;
 
 use super::Frame;
@@ -78,18 +77,26 @@ fn is_of(frame: &Frame, crates: &[&str]) -> bool {
 
 /// Closures that a macro or a combinator wraps around the application's code: `join!` and `select!` poll their arms from
 /// one below `PollFn`, adaptors call theirs by `FnOnce` and its kin.
-pub(super) fn is_glue<F: Borrow<Frame>>(frames: &[F], i: usize) -> bool {
-    let called_by = |above: usize| {
-        let above = frames[above].borrow().name.path();
-        above == "core::future::poll_fn::PollFn" || above.starts_with("core::ops::function::")
-    };
-    frames[i].borrow().name.closure && i.checked_sub(1).is_some_and(called_by)
+fn is_glue(frames: &[Frame], i: usize) -> bool {
+    let called_by =
+        |above: usize| is_poll_fn(&frames[above]) || frames[above].name.path().starts_with("core::ops::function::");
+    frames[i].name.closure && i.checked_sub(1).is_some_and(called_by)
+}
+
+/// The future that `join!` and `select!` are, of the standard library or of `futures`: it calls a closure, which polls the
+/// arms.
+pub(super) fn is_poll_fn(frame: &Frame) -> bool {
+    frame.name.path().ends_with("::future::poll_fn::PollFn")
 }
 
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
-    let name = frame.name.crate_name();
-    ["core", "std", "alloc"].contains(&name) || OURS.contains(&name) || is_compilers(frame)
+    is_standard(frame) || OURS.contains(&frame.name.crate_name())
+}
+
+/// Of the standard library, or added by the compiler.
+pub(super) fn is_standard(frame: &Frame) -> bool {
+    ["core", "std", "alloc"].contains(&frame.name.crate_name()) || is_compilers(frame)
 }
 
 /// The compiler's own functions have neither crate nor source: `__rust_try` below `catch_unwind`.
