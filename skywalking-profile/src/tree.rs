@@ -21,6 +21,7 @@ use std::time::Duration;
 pub struct ProfileTree {
     pub(crate) root: ProfileNode,
     pub(crate) is_finished: bool,
+    pub(crate) lost_events: u64,
 }
 
 /// One code signature below one parent.
@@ -44,6 +45,13 @@ impl ProfileTree {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.is_finished
+    }
+
+    /// How many waits and polls are missing, because requests told of them faster than the profiler could take them in.
+    /// Their time is that of the functions around them.
+    #[must_use]
+    pub fn lost_events(&self) -> u64 {
+        self.lost_events
     }
 }
 
@@ -87,6 +95,9 @@ impl fmt::Display for ProfileTree {
         layout.write(f, &self.root, "", "")?;
         if !self.is_finished {
             writeln!(f, "{}unfinished when the task ended", layout.columns("", "", ""))?;
+        }
+        if self.lost_events > 0 {
+            writeln!(f, "{}incomplete: {} waits and polls are missing", layout.columns("", "", ""), self.lost_events)?;
         }
         Ok(())
     }
@@ -187,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_drawn_with_lines() {
-        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: false };
+        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: false, lost_events: 7 };
         let expected = "   ms   share   self
   562  100.0%      ·  POST:/
   562  100.0%      1  └─ shop::order
@@ -195,6 +206,7 @@ mod tests {
    61   10.9%     61     │  └─ Sleep @ main.rs:30
   500   89.0%    500     └─ Sleep @ main.rs:13
                       unfinished when the task ended
+                      incomplete: 7 waits and polls are missing
 ";
         assert_eq!(tree.to_string(), expected);
     }
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_longest_value() {
         let wait = node("Sleep @ main.rs:30", 7_120_000, 7_120_000, vec![]);
-        let tree = ProfileTree { root: node("POST:/", 7_120_001, 1, vec![wait]), is_finished: true };
+        let tree = ProfileTree { root: node("POST:/", 7_120_001, 1, vec![wait]), is_finished: true, lost_events: 0 };
         let expected = "     ms   share     self
 7120001  100.0%        1  POST:/
 7120000  100.0%  7120000  └─ Sleep @ main.rs:30
@@ -212,8 +224,11 @@ mod tests {
 
     #[test]
     fn a_request_of_no_time_has_no_shares() {
-        let tree =
-            ProfileTree { root: node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]), is_finished: true };
+        let tree = ProfileTree {
+            root: node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]),
+            is_finished: true,
+            lost_events: 0,
+        };
         let expected = "   ms   share   self
     ·       ·      ·  POST:/
     ·       ·      ·  └─ shop::order
@@ -223,7 +238,7 @@ mod tests {
 
     #[test]
     fn on_a_terminal_heads_and_call_sites_are_dimmed() {
-        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: true };
+        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: true, lost_events: 0 };
         let expected = "\x1b[2m   ms   share   self\x1b[22m
   562  100.0%      ·  POST:/
   562  100.0%      1  └─ shop::order

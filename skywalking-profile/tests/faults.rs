@@ -154,7 +154,8 @@ fn an_oap_that_falls_silent_holds_up_nothing_and_what_has_no_room_is_counted() {
     let start = Instant::now();
     block_on(agent.layer.shutdown());
     assert!(start.elapsed() < ms(5_500), "the shutdown took {:?}", start.elapsed());
-    let left = agent.log.line("not all profiled requests could be reported", FOREVER).number("lost");
+    let left =
+        agent.log.line("the OAP could not be told everything before the layer shut down", FOREVER).number("lost");
     assert!(no_room > 0);
     assert_eq!(left + no_room, tasks.len() * SAMPLES);
     assert!(left * 1_000 <= 32 * 1024 * 1024, "the spool holds {left}");

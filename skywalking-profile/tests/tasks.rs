@@ -198,6 +198,38 @@ fn dropping_the_last_layer_shows_what_a_request_waits_for() {
 }
 
 #[test]
+fn a_request_that_hangs_in_one_of_two_waits_shows_both() {
+    let (layer, trees) = embedded();
+    layer.profile(ProfileTask::new("GET:/")).unwrap();
+    let service = layer.layer(service_fn(stock_and_price));
+    let mut request = Box::pin(service.oneshot(get("/")));
+    assert!(request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    thread::sleep(ms(10));
+    block_on(layer.shutdown());
+    let tree = trees.next();
+    tree.is_unfinished();
+    tree.has_shape(&["GET:/", "  tasks::stock_and_price", "    [price | stock]"]);
+}
+
+async fn stock_and_price(_: Request<()>) -> Answer {
+    tokio::join!(stock(), price());
+    Ok(Response::new(Empty::new()))
+}
+
+async fn stock() {
+    hang().await;
+}
+
+async fn price() {
+    hang().await;
+}
+
+async fn hang() {
+    let (_answer, question) = oneshot::channel::<()>();
+    let _ = question.await;
+}
+
+#[test]
 fn an_inactive_layer_and_one_shut_down_have_nothing_to_shut_down() {
     let layer = ProfileLayer::new(ProfileConfig::new("test").unwrap().active(false));
     lasts_at_most(ms(100), || block_on(layer.shutdown()));

@@ -12,7 +12,8 @@ use crate::timeline::LEAST_WAIT_NS;
 /// Stretches kept of one request, some 2 MB: more than are ever sent.
 const MOST_STRETCHES: usize = 20_000;
 
-/// Stretches kept of all requests together, some 40 MB; each has its share, of 40 at least.
+/// Stretches kept of all requests together, some 40 MB, and at worst four times that, if each wait is for several leaves
+/// that woke; each request has its share, of 40 at least.
 const ALL_STRETCHES: usize = 40 * MOST_FOLLOWED;
 
 /// How many stretches each of so many requests may have.
@@ -120,6 +121,11 @@ impl Following {
         }
     }
 
+    /// Whether the request is gone: its end was told, or lost.
+    pub(super) fn has_left(&self) -> bool {
+        Arc::strong_count(&self.started.slot) == 1
+    }
+
     /// Waits shorter than this were not kept, in nanoseconds.
     pub(super) fn least(&self) -> u64 {
         self.least
@@ -161,7 +167,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::request::Slot;
+    use crate::request::{Slot, events};
     use crate::stack::Frames;
     use crate::task::{Board, ProfileTask};
 
@@ -178,6 +184,8 @@ mod tests {
             path: "/".to_owned(),
             parent: None,
             slot: Arc::new(Slot::new()),
+            lost: Arc::default(),
+            _place: events().0.place().unwrap(),
         }))
     }
 

@@ -1,13 +1,14 @@
 //! The agent: one thread, with a runtime of its own, that everything after a capture happens on.
 //!
 //! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the timeline of each followed request,
-//! [`awaited`] what its waits were for; [`stacks`] names its stacks; [`sample`] makes the report that the backend sends.
+//! [`awaited`] what its waits were for; [`stacks`] names its stacks, [`visits`] chooses among them; [`sample`] makes the report that the backend sends.
 
 mod awaited;
 mod following;
 mod run;
 mod sample;
 mod stacks;
+mod visits;
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, sync_channel};

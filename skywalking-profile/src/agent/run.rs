@@ -16,7 +16,7 @@ use super::following::{Following, share};
 use super::sample::sample;
 use super::stacks::Stacks;
 use crate::backend::{Backend, News, Port, Report, Spool, spool};
-use crate::request::{Ended, Event, EventQueue};
+use crate::request::{Ended, Event, EventQueue, QUEUED};
 use crate::stack::{Frames, SUPPORTED};
 use crate::task::{ActiveTask, Board, MOST_ENDPOINTS, Origin, ProfileTask};
 use crate::trace::{Segment, WallClock};
@@ -122,7 +122,7 @@ impl Run {
         self.reports = None;
         if timeout(within, backend).await.is_err() {
             let lost = held.samples();
-            warn!(target: TARGET, lost, "not all profiled requests could be reported before the layer shut down");
+            warn!(target: TARGET, lost, "the OAP could not be told everything before the layer shut down");
         }
     }
 
@@ -139,7 +139,9 @@ impl Run {
     }
 
     fn look(&mut self) {
-        while let Some(event) = self.queue.next() {
+        // No more than the queue holds: if need be, events come as fast as they are read.
+        for _ in 0..QUEUED {
+            let Some(event) = self.queue.next() else { break };
             self.handle(event);
         }
         let now = clock::now();
@@ -171,9 +173,9 @@ impl Run {
             following.keep(share);
             let period = following.started.task.task.dump_period.min(LONGEST_HELD);
             following.take_open_wait(now.saturating_sub(clock::nanos(period)), stacks);
-            // The request's share of the slot goes after its last event was queued, and the queue was read to its end since
-            // the last sweep.
-            let was_gone = std::mem::replace(&mut following.is_gone, Arc::strong_count(&following.started.slot) == 1);
+            // Its last event was queued before, and what the queue held has been read since the last sweep.
+            let is_gone = following.has_left();
+            let was_gone = std::mem::replace(&mut following.is_gone, is_gone);
             if was_gone {
                 following.started.task.give_back();
             }
@@ -185,7 +187,10 @@ impl Run {
         let Self { following, stacks, .. } = self;
         match event {
             Event::Started(started) => {
-                following.insert(started.request, Following::new(started));
+                // A task that has ended looks at no request any more.
+                if !started.task.has_ended() {
+                    following.insert(started.request, Following::new(started));
+                }
             }
             Event::Ran { request, from, to } => {
                 if let Some(following) = following.get_mut(&request) {
@@ -296,6 +301,10 @@ impl Run {
         // A request that hangs is just what was looked for; the longer, the more.
         unfinished.sort_by_key(|following| following.started.at);
         for mut following in unfinished {
+            if following.has_left() {
+                active.give_back();
+                continue;
+            }
             // Whether it is kept or not: its images are freed.
             following.take_open_wait(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
@@ -316,7 +325,7 @@ impl Run {
             no_room_to_report = losses.unreported.load(Ordering::Relaxed),
             without_shortest_waits = losses.coarsened.load(Ordering::Relaxed),
             waits_without_stack = losses.stackless.load(Ordering::Relaxed),
-            lost_events = self.queue.take_dropped(),
+            lost_events = losses.events.load(Ordering::Relaxed),
             "profile task ends: {why}"
         );
         if let Origin::Oap { id, .. } = &active.task.origin {
@@ -348,5 +357,82 @@ impl Run {
     /// Whether there was room for it.
     fn report(&self, report: Report) -> bool {
         self.reports.as_ref().is_some_and(|spool| spool.put(report))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Poll, Waker};
+
+    use super::*;
+    use crate::request::{Events, Followed, MOST_FOLLOWED, events};
+
+    fn run() -> (Run, Events, Arc<ActiveTask>) {
+        let (events, queue) = events();
+        let mut run = Run::new(Frames::default(), Arc::default(), queue);
+        let task = run.board.put_up(ProfileTask::new("GET:/").samples(u64::MAX));
+        run.track(Arc::clone(&task));
+        (run, events, task)
+    }
+
+    fn followed(events: &Events, task: &Arc<ActiveTask>) -> Followed {
+        Followed::start(events, Arc::clone(task), &http::Request::new(())).unwrap()
+    }
+
+    fn finish(run: &mut Run) {
+        let task = run.tasks.pop().unwrap();
+        run.finish(task, "the test wants it");
+    }
+
+    #[test]
+    fn a_look_ends_however_fast_events_come() {
+        let (mut run, events, task) = run();
+        let request = followed(&events, &task);
+        let looks = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                while !task.has_ended() {
+                    while events.send(Event::NothingNew) {}
+                }
+            });
+            (0..3).for_each(|_| run.look());
+            task.end();
+            flood.join()
+        });
+        looks.unwrap();
+        drop(request);
+    }
+
+    #[test]
+    fn a_request_that_is_told_of_after_its_task_is_not_followed() {
+        let (mut run, events, task) = run();
+        let _request = followed(&events, &task);
+        finish(&mut run);
+        run.look();
+        assert!(run.following.is_empty());
+    }
+
+    #[test]
+    fn a_poll_that_outlasts_its_task_leaves_nothing_behind() {
+        let (mut run, events, task) = run();
+        let mut request = followed(&events, &task);
+        run.look();
+        let slot = Arc::clone(&run.following.values().next().unwrap().started.slot);
+        let polled = request.poll(Waker::noop(), |_| {
+            finish(&mut run);
+            Poll::<()>::Pending
+        });
+        assert!(polled.is_pending() && slot.take().is_none());
+    }
+
+    #[test]
+    fn requests_that_outlast_their_task_leave_room_for_others() {
+        let (mut run, events, task) = run();
+        let hanging: Vec<_> = (0..MOST_FOLLOWED).map(|_| followed(&events, &task)).collect();
+        let start = |task| Followed::start(&events, task, &http::Request::new(()));
+        assert!(start(Arc::clone(&task)).is_none());
+        finish(&mut run);
+        run.look();
+        assert!(start(task).is_some());
+        drop(hanging);
     }
 }

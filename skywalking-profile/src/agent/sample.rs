@@ -1,15 +1,15 @@
 //! A followed request's report: segment and thread snapshots.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::following::{Following, What};
-use super::stacks::{Addresses, Stacks};
+use super::following::Following;
+use super::stacks::Stacks;
+use super::visits::{Visits, visits};
 use crate::backend::Sample;
-use crate::request::{Ended, Pause};
+use crate::request::Ended;
 use crate::task::cut_endpoint;
-use crate::timeline::{LEAST_WAIT_NS, SignatureId, Stack, Timeline, Visit, snapshots};
+use crate::timeline::{LEAST_WAIT_NS, Timeline, snapshots};
 use crate::trace::{Segment, WallClock};
 
 /// Longer root frames only push the rest out of the UI's sight.
@@ -20,45 +20,21 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
     let started = &following.started;
     let task = &started.task.task;
     let endpoint: Arc<str> = cut_endpoint(&task.endpoint).into();
-    let mut signatures = SignatureTable::default();
-    signatures.id("[running]");
-    let root = signatures.id(&endpoint.chars().take(LONGEST_ROOT).collect::<String>());
-
-    let mut named = HashMap::<Addresses, Stack>::new();
-    let mut stack = |what: &What| {
-        let mut note = |text| Arc::from([root, signatures.id(text)]);
-        match what {
-            What::Ran => None,
-            What::Paused(Pause::FirstPoll) => Some(note("[waiting for the first poll]")),
-            What::Paused(Pause::Peer) => Some(note("[waiting for the client]")),
-            What::Awaited(awaited) => {
-                let Some(addresses) = awaited.stack(|older, branch| stacks.is_stale(older, branch)) else {
-                    return Some(note("[pending]"));
-                };
-                Some(Arc::clone(named.entry(Arc::clone(addresses)).or_insert_with(|| {
-                    let frames = stacks.signatures(addresses);
-                    match &*frames {
-                        [] => Arc::from([root, signatures.id("[pending]")]),
-                        frames => [root].into_iter().chain(frames.iter().map(|frame| signatures.id(frame))).collect(),
-                    }
-                })))
-            }
-        }
-    };
-    let since = |at: u64| at.saturating_sub(started.at);
-    let visits: Vec<_> = following
-        .stretches
-        .iter()
-        .map(|stretch| Visit { from_ns: since(stretch.from), to_ns: since(stretch.to), stack: stack(&stretch.what) })
-        .collect();
+    let root: String = endpoint.chars().take(LONGEST_ROOT).collect();
+    let Visits { list: visits, root, signatures } = visits(following, &root, stacks);
 
     let wall = WallClock::from(started.wall);
-    let end_ns = since(end);
+    let end_ns = end.saturating_sub(started.at);
     let timeline =
         Timeline { root, end_ns, start_fraction_ns: wall.fraction_ns, dump_period: task.dump_period, visits: &visits };
     let snapshots = snapshots(&timeline);
     let mut segment = Segment::new(endpoint, wall, end_ns, started.parent.clone());
     tag(&mut segment, following, end_ns, ended);
+    let lost_events = started.lost.load(Ordering::Relaxed);
+    if lost_events > 0 {
+        started.task.losses.events.fetch_add(lost_events, Ordering::Relaxed);
+        segment.tags.push(("profile.lost_events", lost_events.to_string()));
+    }
     let least_ns = snapshots.least_ns.max(following.least());
     if least_ns > LEAST_WAIT_NS {
         started.task.losses.coarsened.fetch_add(1, Ordering::Relaxed);
@@ -69,8 +45,9 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
         segment,
         wall_ms: wall.ms,
         snapshots: snapshots.list,
-        signatures: signatures.texts,
+        signatures,
         is_finished: ended.is_some(),
+        lost_events,
     }
 }
 
@@ -94,24 +71,5 @@ fn tag(segment: &mut Segment, following: &Following, end_ns: u64, ended: Option<
             }
         }
         None => segment.tags.push(("profile.unfinished", "true".to_owned())),
-    }
-}
-
-/// Code signatures and their numbers, for one report.
-#[derive(Default)]
-struct SignatureTable {
-    ids: HashMap<Arc<str>, SignatureId>,
-    texts: Vec<Arc<str>>,
-}
-
-impl SignatureTable {
-    fn id(&mut self, text: &str) -> SignatureId {
-        if let Some(id) = self.ids.get(text) {
-            return *id;
-        }
-        let (id, text) = (SignatureId(self.texts.len() as u32), Arc::<str>::from(text));
-        self.texts.push(Arc::clone(&text));
-        self.ids.insert(text, id);
-        id
     }
 }

@@ -77,6 +77,8 @@ pub(crate) struct Sample {
     /// The code signatures by their ids.
     pub(crate) signatures: Vec<Arc<str>>,
     pub(crate) is_finished: bool,
+    /// Its waits and polls that are missing, since the agent could not keep up.
+    pub(crate) lost_events: u64,
 }
 
 impl Sample {

@@ -144,6 +144,7 @@ mod tests {
             snapshots: Vec::new(),
             signatures: vec![signature.into()],
             is_finished: true,
+            lost_events: 0,
         }))
     }
 

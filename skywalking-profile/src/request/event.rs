@@ -1,18 +1,19 @@
 //! What requests tell the agent, and the queue that carries it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use super::place::{Place, Places};
 use super::slot::{OpenWait, Slot};
 use crate::task::ActiveTask;
 use crate::trace::Parent;
 
-/// Events that may wait for the agent, some megabytes; beyond, events are dropped and counted.
-const QUEUED: usize = 16_384;
+/// Events that may wait for the agent, some megabytes; beyond, events are lost, and requests count theirs.
+pub(crate) const QUEUED: usize = 16_384;
 
 /// Times are by [`clock::now`](crate::clock::now); `request` is the number that its [`Started`] carried.
 #[derive(Debug)]
@@ -61,6 +62,10 @@ pub(crate) struct Started {
     pub(crate) path: String,
     pub(crate) parent: Option<Parent>,
     pub(crate) slot: Arc<Slot>,
+    /// Events of it that found no room in the queue so far.
+    pub(crate) lost: Arc<AtomicU64>,
+    /// Held as long as the agent knows of the request.
+    pub(crate) _place: Place,
 }
 
 impl Started {
@@ -91,26 +96,22 @@ pub(crate) struct Ended {
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
     sender: SyncSender<Event>,
-    shared: Arc<Shared>,
+    worth_a_look: Arc<Notify>,
+    places: Places,
 }
 
 /// The agent's end of the queue.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     receiver: Receiver<Event>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    worth_a_look: Notify,
-    dropped: AtomicU64,
+    worth_a_look: Arc<Notify>,
 }
 
 pub(crate) fn events() -> (Events, EventQueue) {
     let (sender, receiver) = sync_channel(QUEUED);
-    let shared = Arc::<Shared>::default();
-    (Events { sender, shared: Arc::clone(&shared) }, EventQueue { receiver, shared })
+    let worth_a_look = Arc::<Notify>::default();
+    let events = Events { sender, worth_a_look: Arc::clone(&worth_a_look), places: Places::default() };
+    (events, EventQueue { receiver, worth_a_look })
 }
 
 impl Events {
@@ -119,28 +120,25 @@ impl Events {
     pub(crate) fn send(&self, event: Event) -> bool {
         let wakes = !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. });
         let is_queued = self.sender.try_send(event).is_ok();
-        if !is_queued {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-        }
         if wakes {
-            self.shared.worth_a_look.notify_one();
+            self.worth_a_look.notify_one();
         }
         is_queued
+    }
+
+    /// A place for one more request to be followed.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.places.take()
     }
 }
 
 impl EventQueue {
     pub(crate) async fn worth_a_look(&self) {
-        self.shared.worth_a_look.notified().await;
+        self.worth_a_look.notified().await;
     }
 
     pub(crate) fn next(&self) -> Option<Event> {
         self.receiver.try_recv().ok()
-    }
-
-    /// How many events were lost since the last call, because the queue was full.
-    pub(crate) fn take_dropped(&self) -> u64 {
-        self.shared.dropped.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -149,12 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn what_does_not_fit_is_refused() {
         let (events, queue) = events();
-        for _ in 0..QUEUED + 3 {
-            events.send(Event::Ran { request: 1, from: 0, to: 1 });
-        }
+        let refused = (0..QUEUED + 3).filter(|_| !events.send(Event::Ran { request: 1, from: 0, to: 1 }));
+        assert_eq!(refused.count(), 3);
         assert_eq!(std::iter::from_fn(|| queue.next()).count(), QUEUED);
-        assert_eq!((queue.take_dropped(), queue.take_dropped()), (3, 0));
     }
 }

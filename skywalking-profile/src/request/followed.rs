@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
@@ -15,14 +15,8 @@ use crate::task::ActiveTask;
 use crate::timeline::{LEAST_RUN_NS, LEAST_WAIT_NS};
 use crate::trace::Parent;
 
-/// Requests of the process that are followed at a time: together with what the agent keeps of them, some 10 MB and their
-/// timelines.
-pub(crate) const MOST_FOLLOWED: usize = 10_000;
-
 /// Characters of a request's path that are kept.
 const LONGEST_PATH: usize = 1_000;
-
-static FOLLOWED: AtomicUsize = AtomicUsize::new(0);
 
 /// A request that is followed, from the call of the service to the end of its response body or its drop, or until its
 /// task ends.
@@ -32,7 +26,8 @@ pub(crate) struct Followed {
     task: Arc<ActiveTask>,
     events: Events,
     slot: Arc<Slot>,
-    _place: Place,
+    /// Events that found no room in the queue.
+    lost: Arc<AtomicU64>,
     started: u64,
     /// Empty; kept for its memory.
     leaves: Vec<Leaf>,
@@ -47,13 +42,13 @@ impl Followed {
     /// Begins to follow a request, of whose service `call` is about to be called. `None` if there is no room for
     /// another one, or if the agent cannot keep up.
     pub(crate) fn start<B>(events: &Events, task: Arc<ActiveTask>, request: &http::Request<B>) -> Option<Self> {
-        let Some(place) = stack::has_room().then(Place::take).flatten() else {
+        let Some(place) = stack::has_room().then(|| events.place()).flatten() else {
             task.give_back();
             return None;
         };
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
-        let slot = Arc::new(Slot::new());
+        let (slot, lost) = (Arc::new(Slot::new()), Arc::<AtomicU64>::default());
         let host = request.uri().authority().map(|authority| authority.as_str());
         let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
         let started = clock::now();
@@ -67,6 +62,8 @@ impl Followed {
             path: format!("{:.LONGEST_PATH$}", request.uri().path()),
             parent: Parent::of_headers(request.headers()),
             slot: Arc::clone(&slot),
+            lost: Arc::clone(&lost),
+            _place: place,
         })));
         if !is_noted {
             task.give_back();
@@ -77,7 +74,7 @@ impl Followed {
             task,
             events: events.clone(),
             slot,
-            _place: place,
+            lost,
             started,
             leaves: Vec::new(),
             status: None,
@@ -134,12 +131,22 @@ impl Followed {
         let ns = to.saturating_sub(from);
         self.busy_ns += ns;
         if ns >= LEAST_RUN_NS {
-            self.events.send(Event::Ran { request: self.request, from, to });
+            self.send(Event::Ran { request: self.request, from, to });
         }
     }
 
     fn wait(&self, from: u64, what: WaitFor) {
         self.slot.put(from, Box::new(OpenWait { from, what }));
+        // The agent ends the task first and then takes what is there; if it came too early, this does not.
+        if self.task.has_ended() {
+            drop(self.slot.take());
+        }
+    }
+
+    fn send(&self, event: Event) {
+        if !self.events.send(event) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn end_wait(&mut self, to: u64) {
@@ -150,8 +157,8 @@ impl Followed {
                     self.leaves = leaves;
                 }
             }
-            Some(wait) => drop(self.events.send(Event::Waited { request: self.request, wait, to })),
-            None => drop(self.events.send(Event::WaitEnded { request: self.request, to })),
+            Some(wait) => self.send(Event::Waited { request: self.request, wait, to }),
+            None => self.send(Event::WaitEnded { request: self.request, to }),
         }
     }
 }
@@ -176,36 +183,5 @@ impl Drop for Followed {
             busy_ns: self.busy_ns,
             longest_poll_ns: self.longest_poll_ns,
         })));
-    }
-}
-
-/// One of the [`MOST_FOLLOWED`].
-#[derive(Debug)]
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let place = Self;
-        // Beyond the limit it is given back at once, by its drop.
-        (FOLLOWED.fetch_add(1, Ordering::Relaxed) < MOST_FOLLOWED).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        FOLLOWED.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_limited_and_given_back() {
-        let places: Vec<_> = (0..MOST_FOLLOWED).map_while(|_| Place::take()).collect();
-        assert!(Place::take().is_none());
-        drop(places);
-        assert!(Place::take().is_some());
     }
 }

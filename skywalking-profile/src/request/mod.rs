@@ -7,11 +7,13 @@
 mod discovery;
 mod event;
 mod followed;
+mod place;
 mod slot;
 
 pub(crate) use discovery::Discovery;
-pub(crate) use event::{Ended, Event, EventQueue, Events, Started, events};
-pub(crate) use followed::{Followed, MOST_FOLLOWED};
+pub(crate) use event::{Ended, Event, EventQueue, Events, QUEUED, Started, events};
+pub(crate) use followed::Followed;
+pub(crate) use place::MOST_FOLLOWED;
 #[cfg(test)]
 pub(crate) use slot::Slot;
 pub(crate) use slot::{OpenWait, Pause, WaitFor};

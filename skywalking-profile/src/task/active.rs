@@ -27,6 +27,8 @@ pub(crate) struct ActiveTask {
 pub(crate) struct Losses {
     /// Requests that should have been followed, but the agent was at its limits.
     pub(crate) unfollowed: AtomicU64,
+    /// Waits and polls of profiled requests that the agent was not told of, since it could not keep up.
+    pub(crate) events: AtomicU64,
     /// Profiled requests whose shortest waits are not shown apart, for there were too many.
     pub(crate) coarsened: AtomicU64,
     /// Profiled requests that found no room among those that wait for the OAP.
