@@ -72,13 +72,19 @@ fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
     awaited
 }
 
-/// What several stacks have in common, and below it their next functions: `[load_order | load_customer]`.
+/// What several stacks have in common, and below it their next functions: `[load_order | load_customer]`. A leaf beside a
+/// function is left out: as a rule it is the timer of a timeout.
 fn one_of(mut stacks: Vec<Signatures>) -> Signatures {
     /// As long as a signature is.
     const LONGEST: usize = 80;
     let [first, others @ ..] = &*stacks else { return Signatures::new() };
     let parts = (0..first.len()).find(|&i| others.iter().any(|other| other.get(i) != first.get(i)));
     let Some(parts) = parts else { return stacks.swap_remove(0) };
+    let is_function = |stack: &Signatures| stack.len() > parts + 1;
+    if stacks.iter().any(is_function) && !stacks.iter().all(is_function) {
+        stacks.retain(is_function);
+        return one_of(stacks);
+    }
     let mut arms: Vec<&str> = stacks.iter().filter_map(|stack| stack.get(parts)).map(|arm| function(arm)).collect();
     arms.sort_unstable();
     arms.dedup();
@@ -124,11 +130,20 @@ mod tests {
     #[test]
     fn several_stacks_are_shown_as_what_they_share_and_what_comes_next() {
         let order = stack(&["shop::order", "shop::db::load_order @ main.rs:12", "Sleep @ db.rs:3"]);
-        let customer = stack(&["shop::order", "shop::db::load_customer @ main.rs:13"]);
+        let customer = stack(&["shop::order", "shop::db::load_customer @ main.rs:13", "Sleep @ db.rs:9"]);
         assert_eq!(one_of(vec![]), stack(&[]));
         assert_eq!(one_of(vec![order.clone()]), order);
         assert_eq!(one_of(vec![order.clone(), order.clone()]), order);
         assert_eq!(one_of(vec![order, customer]), stack(&["shop::order", "[load_customer | load_order]"]));
+    }
+
+    #[test]
+    fn the_timer_of_a_timeout_is_not_shown_beside_what_it_is_for() {
+        let order = stack(&["shop::order", "shop::db::load_order @ main.rs:12", "Sleep @ db.rs:3"]);
+        let within = stack(&["shop::order", "Sleep @ main.rs:12"]);
+        assert_eq!(one_of(vec![stack(&["Sleep"]), order.clone(), within.clone()]), order);
+        let receive = stack(&["shop::order", "tokio::sync::mpsc::Receiver::recv @ main.rs:13"]);
+        assert_eq!(one_of(vec![within, receive]), stack(&["shop::order", "[Sleep | recv]"]));
     }
 
     #[test]
