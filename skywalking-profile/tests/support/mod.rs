@@ -18,7 +18,7 @@ pub(crate) use embedded::{Trees, embedded, embedded_with};
 pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
 pub(crate) use log::{Line, Log};
 pub(crate) use oap::{Call, FakeOap, Fault, Kind};
-pub(crate) use profile::{profile, profile_each, profile_with};
+pub(crate) use profile::{profile, profile_each, profile_undisturbed, profile_with};
 pub(crate) use stopwatch::{Stopwatch, Stopwatches, stopwatches};
 pub(crate) use tree::{Times, Tree};
 

@@ -53,6 +53,23 @@ where
     profile_all(ProfileConfig::new("test").expect("a name"), handler, executors)
 }
 
+/// As `profile_each`, but again if the machine interrupted a poll for as long as what is to be seen.
+#[track_caller]
+pub(crate) fn profile_undisturbed<T, F, const N: usize>(
+    handler: impl Fn() -> F + Clone + Send + 'static,
+    executors: [Executor; N],
+) -> Vec<(Tree, T)>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    const ATTEMPTS: usize = 10;
+    (0..ATTEMPTS)
+        .map(|_| profile_each(handler.clone(), executors))
+        .find(|profiled| profiled.iter().all(|(tree, _)| !tree.is_disturbed()))
+        .expect("a machine with time for a request")
+}
+
 fn profile_all<T, F, E, const N: usize>(
     config: ProfileConfig,
     handler: impl Fn() -> F + Clone + Send + 'static,

@@ -109,6 +109,11 @@ impl Tree {
         }
     }
 
+    /// The machine interrupted polls for so long that a short wait after one of them may have passed unseen.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.functions("[running]").map(ProfileNode::duration).sum::<Duration>() > 2 * TOLERANCE
+    }
+
     #[track_caller]
     pub(crate) fn is_finished(&self) {
         assert!(self.0.is_finished(), "unfinished:\n{self}");
