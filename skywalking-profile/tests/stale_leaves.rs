@@ -6,16 +6,17 @@ use std::any::type_name_of_val;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, Either, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use support::{FOREVER, Times, block_on, ms, on_one_thread, on_workers, profile_each};
+use support::{FOREVER, Times, block_on, ms, on_one_thread, on_workers, profile_each, profile_undisturbed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
@@ -577,11 +578,13 @@ async fn read_then_work(stream: &mut TcpStream) -> Times {
 
 #[test]
 fn within_an_arm_of_a_join_data_for_a_read_that_lost_does_not_show_the_read() {
-    for (tree, times) in profile_each(interrupted_work_in_an_arm, [on_workers, on_one_thread]) {
-        tree.agrees_with(&times);
-        tree.has_no("tokio::io::util::read_int::ReadU8");
-        // Until the interruption neither arm woke; which of them is shown does not matter here.
-        tree.took_together(&["stale_leaves::interrupted_work", "stale_leaves::sleep_for"], times[0].1 - times[1].1);
+    for handler in [|| interrupted_work_in_an_arm().boxed(), || boxed_work_in_an_arm().boxed()] {
+        for (tree, times) in profile_each(handler, [on_workers, on_one_thread]) {
+            tree.agrees_with(&times);
+            tree.has_no("tokio::io::util::read_int::ReadU8");
+            // Until the interruption neither arm woke; which of them is shown does not matter here.
+            tree.took_together(&["stale_leaves::interrupted_work", "stale_leaves::sleep_for"], times[0].1 - times[1].1);
+        }
     }
 }
 
@@ -591,11 +594,211 @@ async fn interrupted_work_in_an_arm() -> Times {
     [vec![("stale_leaves::interrupted_work_in_an_arm", start.elapsed())], times].concat()
 }
 
+async fn boxed_work_in_an_arm() -> Times {
+    let start = Instant::now();
+    let (times, _) = join!(boxed_in_a_loop(), sleep_for(100));
+    vec![("stale_leaves::boxed_work_in_an_arm", start.elapsed()), times[0]]
+}
+
 async fn read_then_interrupted_work() -> Times {
     let (mut stream, mut peer) = connected();
     let times = read_or_give_up(&mut stream).await;
     interrupted_work(move || net_write(&mut peer)).await;
     times
+}
+
+#[test]
+fn a_read_that_lost_in_a_future_before_is_not_shown() {
+    shows(boxed_in_a_loop, &READ_THEN_WORK);
+    shows(mapped_in_a_loop, &READ_THEN_WORK);
+    shows(either_in_a_loop, &READ_THEN_WORK);
+    shows(caught_in_a_loop, &READ_THEN_WORK);
+    shows(from_one_macro, &READ_THEN_WORK);
+    shows(chained, &READ_THEN_WORK);
+}
+
+const READ_THEN_WORK: [&str; 4] = [
+    "stale_leaves::read_or_give_up",
+    "  tokio::time::sleep::Sleep",
+    "stale_leaves::interrupted_work",
+    "  tokio::sync::oneshot::Receiver",
+];
+
+async fn boxed_in_a_loop() -> Times {
+    let (mut stream, peer) = connected();
+    let mut times = Times::new();
+    for step in boxed_steps(&mut stream, peer) {
+        times.extend(step.await);
+    }
+    times
+}
+
+async fn mapped_in_a_loop() -> Times {
+    let (mut stream, peer) = connected();
+    let mut times = Times::new();
+    for step in boxed_steps(&mut stream, peer) {
+        step.map(|measured| times.extend(measured)).await;
+    }
+    times
+}
+
+async fn either_in_a_loop() -> Times {
+    let (mut stream, mut peer) = connected();
+    let steps =
+        [Either::Left(read_or_give_up(&mut stream)), Either::Right(interrupted_work(move || net_write(&mut peer)))];
+    let mut times = Times::new();
+    for step in steps {
+        times.extend(step.await);
+    }
+    times
+}
+
+async fn caught_in_a_loop() -> Times {
+    let (mut stream, peer) = connected();
+    let mut times = Times::new();
+    for step in boxed_steps(&mut stream, peer) {
+        times.extend(AssertUnwindSafe(step).catch_unwind().await.expect("no panic"));
+    }
+    times
+}
+
+/// Two awaits at one place of the source.
+async fn from_one_macro() -> Times {
+    macro_rules! all {
+        ($($step:expr),*) => { [$($step.await),*].concat() };
+    }
+    let (mut stream, peer) = connected();
+    let [read, work] = boxed_steps(&mut stream, peer);
+    all![read, work]
+}
+
+async fn chained() -> Times {
+    let (mut stream, mut peer) = connected();
+    let work = |read| interrupted_work(move || net_write(&mut peer)).map(|worked| [read, worked].concat());
+    read_or_give_up(&mut stream).then(work).await
+}
+
+fn boxed_steps(stream: &mut TcpStream, mut peer: net::TcpStream) -> [BoxFuture<'_, Times>; 2] {
+    [read_or_give_up(stream).boxed(), interrupted_work(move || net_write(&mut peer)).boxed()]
+}
+
+#[test]
+fn a_read_that_lost_below_the_same_function_is_not_shown() {
+    shows(a_generic_function_twice, &in_each("stale_leaves::awaited"));
+    shows(
+        async_closures,
+        &[
+            "stale_leaves::called",
+            "  stale_leaves::async_closures",
+            "    stale_leaves::read_or_give_up",
+            "      tokio::time::sleep::Sleep",
+            "    stale_leaves::interrupted_work",
+            "      tokio::sync::oneshot::Receiver",
+        ],
+    );
+    shows(
+        methods_of_a_trait,
+        &[
+            "stale_leaves::Reading::run",
+            "  stale_leaves::read_or_give_up",
+            "    tokio::time::sleep::Sleep",
+            "stale_leaves::Working::run",
+            "  stale_leaves::interrupted_work",
+            "    tokio::sync::oneshot::Receiver",
+        ],
+    );
+    shows(
+        recursion,
+        &[
+            "stale_leaves::descend",
+            "  stale_leaves::descend",
+            "    stale_leaves::read_or_give_up",
+            "      tokio::time::sleep::Sleep",
+            "  stale_leaves::interrupted_work",
+            "    tokio::sync::oneshot::Receiver",
+        ],
+    );
+}
+
+/// The read and the work below one node.
+fn in_each(function: &str) -> [&str; 5] {
+    [
+        function,
+        "  stale_leaves::read_or_give_up",
+        "    tokio::time::sleep::Sleep",
+        "  stale_leaves::interrupted_work",
+        "    tokio::sync::oneshot::Receiver",
+    ]
+}
+
+async fn a_generic_function_twice() -> Times {
+    let (mut stream, mut peer) = connected();
+    let (read, work) = (read_or_give_up(&mut stream), interrupted_work(move || net_write(&mut peer)));
+    [awaited(read).await, awaited(work).await].concat()
+}
+
+async fn awaited<F: Future>(future: F) -> F::Output {
+    future.await
+}
+
+async fn async_closures() -> Times {
+    let (mut stream, mut peer) = connected();
+    let read = async || read_or_give_up(&mut stream).await;
+    let work = async move || interrupted_work(move || net_write(&mut peer)).await;
+    [called(read).await, called(work).await].concat()
+}
+
+async fn called(closure: impl AsyncFnOnce() -> Times) -> Times {
+    closure().await
+}
+
+async fn methods_of_a_trait() -> Times {
+    let (stream, peer) = connected();
+    let mut steps: [Box<dyn Step>; 2] = [Box::new(Reading(stream)), Box::new(Working(Some(peer)))];
+    let mut times = Times::new();
+    for step in &mut steps {
+        times.extend(step.run().await);
+    }
+    times
+}
+
+/// Its futures are boxed, as `async_trait` does it.
+trait Step: Send {
+    fn run(&mut self) -> BoxFuture<'_, Times>;
+}
+
+struct Reading(TcpStream);
+
+impl Step for Reading {
+    fn run(&mut self) -> BoxFuture<'_, Times> {
+        Box::pin(async move { read_or_give_up(&mut self.0).await })
+    }
+}
+
+struct Working(Option<net::TcpStream>);
+
+impl Step for Working {
+    fn run(&mut self) -> BoxFuture<'_, Times> {
+        Box::pin(async move {
+            let mut peer = self.0.take().expect("one run");
+            interrupted_work(move || net_write(&mut peer)).await
+        })
+    }
+}
+
+async fn recursion() -> Times {
+    let (mut stream, peer) = connected();
+    descend(1, &mut stream, peer).await
+}
+
+fn descend(levels: u8, stream: &mut TcpStream, mut peer: net::TcpStream) -> BoxFuture<'_, Times> {
+    Box::pin(async move {
+        if levels == 0 {
+            return read_or_give_up(stream).await;
+        }
+        let other = peer.try_clone().expect("a socket");
+        [descend(levels - 1, stream, other).await, interrupted_work(move || net_write(&mut peer)).await].concat()
+    })
 }
 
 /// Whoever polls the request: its tree has this below the handler, and each function's time is what it measured.
@@ -604,7 +807,7 @@ fn shows<F: Future<Output = Times> + Send + 'static>(handler: impl Fn() -> F + C
     let handler_itself = format!("  {}", type_name_of_val(&handler));
     let below: Vec<_> = below.iter().map(|line| format!("    {line}")).collect();
     let shape: Vec<_> = ["GET:/", &handler_itself].into_iter().chain(below.iter().map(String::as_str)).collect();
-    for (tree, times) in profile_each(handler, [on_workers, on_one_thread]) {
+    for (tree, times) in profile_undisturbed(handler, [on_workers, on_one_thread]) {
         tree.has_shape(&shape);
         tree.agrees_with(&times);
     }
