@@ -13,9 +13,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 
-use futures_util::future::{BoxFuture, Either, join_all};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::future::{BoxFuture, Either, join_all, ready};
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use support::{FOREVER, Times, block_on, ms, on_one_thread, on_workers, profile_each, profile_undisturbed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
@@ -680,6 +680,73 @@ async fn chained() -> Times {
 
 fn boxed_steps(stream: &mut TcpStream, mut peer: net::TcpStream) -> [BoxFuture<'_, Times>; 2] {
     [read_or_give_up(stream).boxed(), interrupted_work(move || net_write(&mut peer)).boxed()]
+}
+
+#[test]
+fn a_read_that_lost_in_an_item_of_a_stream_before_is_not_shown() {
+    shows(then_of_a_stream, &READ_THEN_WORK);
+    shows(then_of_a_stream_of_tokio, &READ_THEN_WORK);
+    shows(each_of_a_stream, &READ_THEN_WORK);
+    shows(each_result_of_a_stream, &READ_THEN_WORK);
+    shows(unfolded, &in_each("stale_leaves::unfold"));
+}
+
+async fn then_of_a_stream() -> Times {
+    let (mut stream, peer) = connected();
+    let mut steps = pin!(stream::iter(boxed_steps(&mut stream, peer)).then(|step| step));
+    let mut times = Times::new();
+    while let Some(measured) = steps.next().await {
+        times.extend(measured);
+    }
+    times
+}
+
+async fn then_of_a_stream_of_tokio() -> Times {
+    let (mut stream, peer) = connected();
+    let steps = tokio_stream::iter(boxed_steps(&mut stream, peer));
+    let mut steps = pin!(tokio_stream::StreamExt::then(steps, |step| step));
+    let mut times = Times::new();
+    while let Some(measured) = tokio_stream::StreamExt::next(&mut steps).await {
+        times.extend(measured);
+    }
+    times
+}
+
+async fn each_of_a_stream() -> Times {
+    let (mut stream, peer) = connected();
+    let mut times = Times::new();
+    stream::iter(boxed_steps(&mut stream, peer))
+        .filter_map(|step| step.map(Some))
+        .for_each(|measured| {
+            times.extend(measured);
+            ready(())
+        })
+        .await;
+    times
+}
+
+async fn each_result_of_a_stream() -> Times {
+    let (mut stream, peer) = connected();
+    let steps = stream::iter(boxed_steps(&mut stream, peer).map(Ok::<_, ()>));
+    steps.and_then(|step| step.map(Ok)).try_collect::<Vec<_>>().await.expect("no error").concat()
+}
+
+async fn unfolded() -> Times {
+    let (stream, peer) = connected();
+    stream::unfold((stream, Some(peer), false), unfold).concat().await
+}
+
+type Unfolding = (TcpStream, Option<net::TcpStream>, bool);
+
+/// The read first.
+async fn unfold((mut stream, mut peer, has_read): Unfolding) -> Option<(Times, Unfolding)> {
+    let times = if has_read {
+        let mut peer = peer.take()?;
+        interrupted_work(move || net_write(&mut peer)).await
+    } else {
+        read_or_give_up(&mut stream).await
+    };
+    Some((times, (stream, peer, true)))
 }
 
 #[test]

@@ -54,11 +54,13 @@ fn passes_on(frames: &[&Frame], i: usize) -> bool {
     const FUTURES: [&str; 4] =
         ["core::pin::Pin", "core::panic::unwind_safe::AssertUnwindSafe", "alloc::boxed::Box", "core::future::"];
     /// The adaptors of `FutureExt` and `TryFutureExt`, and what they are made of.
-    const ADAPTORS: [&str; 5] = [
+    const ADAPTORS: [&str; 7] = [
         "futures_core::future::",
+        "futures_core::stream::",
         "futures_util::future::either::",
         "futures_util::future::future::",
         "futures_util::future::try_future::",
+        "futures_util::stream::unfold::",
         "tracing::instrument::",
     ];
     let path = frames[i].name.path();
@@ -68,7 +70,40 @@ fn passes_on(frames: &[&Frame], i: usize) -> bool {
         };
         return i.checked_sub(1).is_some_and(|above| is_called_by(frames[above]));
     }
-    is_standard(frames[i]) && !is_poll_fn(frames[i]) || ADAPTORS.iter().any(|module| path.starts_with(module))
+    is_standard(frames[i]) && !is_poll_fn(frames[i])
+        || ADAPTORS.iter().any(|module| path.starts_with(module))
+        || is_stream_adaptor(path)
+}
+
+/// Whether this is an adaptor of `StreamExt` or `TryStreamExt` that polls either its stream or the future of one item.
+fn is_stream_adaptor(path: &str) -> bool {
+    const EXTENSIONS: [&str; 3] =
+        ["futures_util::stream::stream::", "futures_util::stream::try_stream::", "tokio_stream::stream_ext::"];
+    /// Others poll several at once: `zip`, `buffered`, `take_until`.
+    const ADAPTORS: [&str; 20] = [
+        "StreamExt",
+        "TryStreamExt",
+        "and_then",
+        "collect",
+        "concat",
+        "filter",
+        "filter_map",
+        "fold",
+        "for_each",
+        "fuse",
+        "map",
+        "next",
+        "or_else",
+        "then",
+        "try_collect",
+        "try_filter",
+        "try_filter_map",
+        "try_fold",
+        "try_for_each",
+        "try_next",
+    ];
+    let adaptor = EXTENSIONS.iter().find_map(|module| path.strip_prefix(module)?.split("::").next());
+    adaptor.is_some_and(|adaptor| ADAPTORS.contains(&adaptor))
 }
 
 #[cfg(test)]
@@ -130,6 +165,9 @@ mod tests {
             "<core::pin::Pin<P> as core::future::future::Future>::poll",
             "<futures_util::future::future::Map<Fut, F> as core::future::future::Future>::poll",
             "<futures_util::future::either::Either<A, B> as core::future::future::Future>::poll",
+            "<futures_util::stream::stream::then::Then<St, Fut, F> as futures_core::stream::Stream>::poll_next",
+            "futures_util::stream::stream::StreamExt::poll_next_unpin",
+            "<tokio_stream::stream_ext::next::Next<St> as core::future::future::Future>::poll",
         ] {
             assert!(is_stale(&frames([coroutine, (between, 7)]), &one, &two), "{between}");
             let combinator = ("<shop::Both<A, B> as core::future::future::Future>::poll", 3);
@@ -137,6 +175,18 @@ mod tests {
         }
         let caught = [coroutine, ("std::panic::catch_unwind", 1), ("shop::order::{{closure}}::{{closure}}", 11)];
         assert!(is_stale(&frames(caught), &one, &two));
+    }
+
+    #[test]
+    fn what_polls_two_streams_awaits_both() {
+        let next = ("<futures_util::stream::stream::next::Next<St> as core::future::future::Future>::poll", 7);
+        let (one, two) = (frames([("shop::one::{{closure}}", 20)]), frames([("shop::two::{{closure}}", 30)]));
+        for both in [
+            "<futures_util::stream::stream::zip::Zip<St1, St2> as futures_core::stream::Stream>::poll_next",
+            "futures_util::stream::select_with_strategy::poll_side",
+        ] {
+            assert!(!is_stale(&frames([("shop::order::{{closure}}", 10), next, (both, 7)]), &one, &two), "{both}");
+        }
     }
 
     #[test]
