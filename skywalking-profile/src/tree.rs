@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::timeline::LEAST_WAIT_NS;
+
 /// Where one request's time went, by the OAP's own arithmetic. Its `Display` is a tree of lines, with milliseconds, their
 /// share of the request, and those in which nothing below was on the stack; `·` is zero:
 ///
@@ -22,6 +24,7 @@ pub struct ProfileTree {
     pub(crate) root: ProfileNode,
     pub(crate) is_finished: bool,
     pub(crate) lost_events: u64,
+    pub(crate) shortest_shown: Duration,
 }
 
 /// One code signature below one parent.
@@ -52,6 +55,13 @@ impl ProfileTree {
     #[must_use]
     pub fn lost_events(&self) -> u64 {
         self.lost_events
+    }
+
+    /// The shortest wait that is shown alone: a millisecond, or more if there were too many waits to keep. Shorter ones are
+    /// the time of the functions around them.
+    #[must_use]
+    pub fn shortest_shown(&self) -> Duration {
+        self.shortest_shown
     }
 }
 
@@ -95,6 +105,10 @@ impl fmt::Display for ProfileTree {
         layout.write(f, &self.root, "", "")?;
         if !self.is_finished {
             writeln!(f, "{}unfinished when the task ended", layout.columns("", "", ""))?;
+        }
+        if self.shortest_shown > SHORTEST {
+            let ms = self.shortest_shown.as_millis();
+            writeln!(f, "{}coarse: waits of less than {ms} ms are not shown alone", layout.columns("", "", ""))?;
         }
         if self.lost_events > 0 {
             writeln!(f, "{}incomplete: {} waits and polls are missing", layout.columns("", "", ""), self.lost_events)?;
@@ -177,6 +191,9 @@ fn milliseconds(duration: Duration) -> String {
 /// Lets the times that there are stand out.
 const ZERO: &str = "·";
 
+/// Where there are not too many waits.
+const SHORTEST: Duration = Duration::from_nanos(LEAST_WAIT_NS);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +215,12 @@ mod tests {
 
     #[test]
     fn a_tree_is_drawn_with_lines() {
-        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: false, lost_events: 7 };
+        let tree = ProfileTree {
+            root: node("POST:/", 562, 0, vec![order()]),
+            is_finished: false,
+            lost_events: 7,
+            shortest_shown: 4 * SHORTEST,
+        };
         let expected = "   ms   share   self
   562  100.0%      ·  POST:/
   562  100.0%      1  └─ shop::order
@@ -206,6 +228,7 @@ mod tests {
    61   10.9%     61     │  └─ Sleep @ main.rs:30
   500   89.0%    500     └─ Sleep @ main.rs:13
                       unfinished when the task ended
+                      coarse: waits of less than 4 ms are not shown alone
                       incomplete: 7 waits and polls are missing
 ";
         assert_eq!(tree.to_string(), expected);
@@ -214,7 +237,12 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_longest_value() {
         let wait = node("Sleep @ main.rs:30", 7_120_000, 7_120_000, vec![]);
-        let tree = ProfileTree { root: node("POST:/", 7_120_001, 1, vec![wait]), is_finished: true, lost_events: 0 };
+        let tree = ProfileTree {
+            root: node("POST:/", 7_120_001, 1, vec![wait]),
+            is_finished: true,
+            lost_events: 0,
+            shortest_shown: SHORTEST,
+        };
         let expected = "     ms   share     self
 7120001  100.0%        1  POST:/
 7120000  100.0%  7120000  └─ Sleep @ main.rs:30
@@ -228,6 +256,7 @@ mod tests {
             root: node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]),
             is_finished: true,
             lost_events: 0,
+            shortest_shown: SHORTEST,
         };
         let expected = "   ms   share   self
     ·       ·      ·  POST:/
@@ -238,7 +267,12 @@ mod tests {
 
     #[test]
     fn on_a_terminal_heads_and_call_sites_are_dimmed() {
-        let tree = ProfileTree { root: node("POST:/", 562, 0, vec![order()]), is_finished: true, lost_events: 0 };
+        let tree = ProfileTree {
+            root: node("POST:/", 562, 0, vec![order()]),
+            is_finished: true,
+            lost_events: 0,
+            shortest_shown: SHORTEST,
+        };
         let expected = "\x1b[2m   ms   share   self\x1b[22m
   562  100.0%      ·  POST:/
   562  100.0%      1  └─ shop::order

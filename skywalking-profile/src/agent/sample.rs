@@ -48,6 +48,7 @@ pub(super) fn sample(following: &Following, end: u64, ended: Option<&Ended>, sta
         signatures,
         is_finished: ended.is_some(),
         lost_events,
+        least_ns,
     }
 }
 

@@ -23,7 +23,12 @@ impl Embedded {
     fn show(&self, sample: &Sample) {
         // All stacks begin with the endpoint: one tree.
         let Some(root) = analyse(&sample.snapshots).first().map(|root| node(sample, root)) else { return };
-        let tree = ProfileTree { root, is_finished: sample.is_finished, lost_events: sample.lost_events };
+        let tree = ProfileTree {
+            root,
+            is_finished: sample.is_finished,
+            lost_events: sample.lost_events,
+            shortest_shown: Duration::from_nanos(sample.least_ns),
+        };
         match &self.on_profile {
             Some(on_profile) => on_profile(&tree),
             // Nowhere to complain to if standard output is closed.

@@ -79,6 +79,8 @@ pub(crate) struct Sample {
     pub(crate) is_finished: bool,
     /// Its waits and polls that are missing, since the agent could not keep up.
     pub(crate) lost_events: u64,
+    /// Shorter waits, in nanoseconds, are not shown alone.
+    pub(crate) least_ns: u64,
 }
 
 impl Sample {

@@ -145,6 +145,7 @@ mod tests {
             signatures: vec![signature.into()],
             is_finished: true,
             lost_events: 0,
+            least_ns: 0,
         }))
     }
 
