@@ -17,7 +17,7 @@ const MOST_CANDIDATES: usize = 4;
 const MOST_BRANCHES: usize = 4;
 
 /// A leaf as far as the choice needs it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Leaf {
     /// When it woke the request.
     pub(super) woken: Option<u64>,
@@ -26,10 +26,10 @@ pub(super) struct Leaf {
 }
 
 /// What a request waited for, as far as addresses tell.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Awaited(Box<[Candidate]>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Candidate {
     has_woken: bool,
     addresses: Option<Addresses>,
@@ -55,9 +55,12 @@ impl Awaited {
 
         let mut candidates: Vec<Candidate> = Vec::new();
         for i in woken.iter().copied().chain(waiting) {
+            if candidates.len() == 2 * MOST_CANDIDATES {
+                break;
+            }
             let Leaf { woken, addresses } = &leaves[i];
             // Equal stacks are shown alike.
-            if candidates.len() == 2 * MOST_CANDIDATES || candidates.iter().any(|other| other.addresses == *addresses) {
+            if candidates.iter().any(|other| other.addresses == *addresses) {
                 continue;
             }
             let branches = addresses.as_deref().map(|own| branches(own, &leaves[i + 1..])).unwrap_or_default();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::awaited::{Awaited, Leaf};
+use super::awaited::{self, Awaited};
 use super::stacks::{Addresses, Stacks};
-use crate::await_tree::{self, LeafToken};
+use crate::await_tree::{Leaf, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
 use crate::timeline::LEAST_WAIT_NS;
 
@@ -42,7 +42,7 @@ pub(super) struct Stretch {
 }
 
 /// What a request did for a stretch.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum What {
     /// It was being polled.
     Ran,
@@ -81,11 +81,8 @@ impl Following {
     /// The request has told a whole wait.
     pub(super) fn waited(&mut self, wait: OpenWait, to: u64, stacks: &mut Stacks) {
         self.end_taken_wait(wait.from);
-        let what = match wait.what {
-            WaitFor::Pause(pause) => What::Paused(pause),
-            WaitFor::Leaves(leaves) => awaited(&unwound(leaves, stacks), to),
-        };
-        self.push(Stretch { from: wait.from, to, what });
+        self.take(wait, stacks);
+        self.end_taken_wait(to);
     }
 
     /// Takes the open wait if it began before `before`, so that its images can be freed.
@@ -93,10 +90,17 @@ impl Following {
         if self.taken.is_some() {
             return;
         }
-        let Some(wait) = self.started.slot.take_older(before) else { return };
+        if let Some(wait) = self.started.slot.take_older(before) {
+            self.take(*wait, stacks);
+        }
+    }
+
+    /// Frees the wait's images.
+    fn take(&mut self, wait: OpenWait, stacks: &mut Stacks) {
+        let mut unwound = |leaf: Leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image)));
         let what = match wait.what {
             WaitFor::Pause(pause) => TakenFor::Pause(pause),
-            WaitFor::Leaves(leaves) => TakenFor::Leaves(unwound(leaves, stacks)),
+            WaitFor::Leaves(leaves) => TakenFor::Leaves(leaves.into_iter().map(&mut unwound).collect()),
         };
         self.taken = Some(TakenWait { from: wait.from, what });
     }
@@ -106,7 +110,7 @@ impl Following {
         let Some(TakenWait { from, what }) = self.taken.take() else { return };
         let what = match what {
             TakenFor::Pause(pause) => What::Paused(pause),
-            TakenFor::Leaves(leaves) => awaited(&leaves, to),
+            TakenFor::Leaves(leaves) => awaited(leaves, to),
         };
         self.push(Stretch { from, to, what });
     }
@@ -149,17 +153,11 @@ impl Stretch {
     }
 }
 
-fn unwound(leaves: Vec<await_tree::Leaf>, stacks: &mut Stacks) -> Vec<Unwound> {
-    leaves.into_iter().map(|leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image)))).collect()
-}
-
 /// What a wait that lasted until `to` was for.
-fn awaited(leaves: &[Unwound], to: u64) -> What {
-    let leaf = |(token, addresses): &Unwound| Leaf {
-        woken: token.woken_at().filter(|at| *at <= to),
-        addresses: addresses.clone(),
-    };
-    What::Awaited(Awaited::of(&leaves.iter().map(leaf).collect::<Vec<_>>()))
+fn awaited(leaves: Vec<Unwound>, to: u64) -> What {
+    let candidate =
+        |(token, addresses): Unwound| awaited::Leaf { woken: token.woken_at().filter(|at| *at <= to), addresses };
+    What::Awaited(Awaited::of(&leaves.into_iter().map(candidate).collect::<Vec<_>>()))
 }
 
 #[cfg(test)]

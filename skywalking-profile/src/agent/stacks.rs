@@ -59,7 +59,7 @@ impl Stacks {
         let at: Vec<u64> = addresses[..=branch.depth].iter().copied().chain([branch.address]).collect();
         let frames = self.symbolize(&at);
         let [common @ .., older, newer] = &*frames else { return false };
-        is_stale(&common.concat(), older, newer)
+        is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
     }
 
     pub(super) fn signatures(&mut self, addresses: &Addresses) -> Signatures {

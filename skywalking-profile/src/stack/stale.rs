@@ -17,8 +17,8 @@ use super::trim::{is_poll_fn, is_standard};
 /// `older` and `newer` are the frames, inlined ones included, at the first code address from the root that differs between
 /// them; `common` are all above. Symbols are compared as they are mangled: generic arguments count. Without debug
 /// information inlined frames do not show: a capture that cannot be placed counts as stale.
-pub(crate) fn is_stale(common: &[Frame], older: &[Frame], newer: &[Frame]) -> bool {
-    let mut shared: Vec<&Frame> = common.iter().collect();
+pub(crate) fn is_stale<'a>(common: impl IntoIterator<Item = &'a Frame>, older: &'a [Frame], newer: &[Frame]) -> bool {
+    let mut shared: Vec<&Frame> = common.into_iter().collect();
     for (older, newer) in older.iter().zip(newer) {
         if older.symbol != newer.symbol {
             break;

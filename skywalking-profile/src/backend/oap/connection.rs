@@ -109,8 +109,8 @@ fn is_timeout(status: &Status) -> bool {
 fn trouble(status: &Status, has_answered: bool) -> &'static str {
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => "the OAP refuses this agent; it may want a token",
-        _ if has_answered => "the OAP does not answer",
-        _ if is_unsent(status) || is_timeout(status) || status.code() == Code::Unavailable => "the OAP does not answer",
+        Code::Unavailable => "the OAP does not answer",
+        _ if has_answered || is_unsent(status) || is_timeout(status) => "the OAP does not answer",
         _ => "no OAP seems to answer there; its gRPC port is 11800 by default",
     }
 }
