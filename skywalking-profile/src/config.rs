@@ -9,6 +9,9 @@ use crate::error::ConfigError;
 use crate::stack::Frames;
 use crate::tree::ProfileTree;
 
+/// Thread snapshots have whole milliseconds.
+pub(crate) const SHORTEST_TICK: Duration = Duration::from_millis(1);
+
 /// The OAP keeps this many characters of a service's or instance's name.
 const LONGEST_NAME: usize = 70;
 
@@ -34,7 +37,24 @@ pub struct ProfileConfig {
     pub(crate) active: bool,
     pub(crate) task_interval: Duration,
     pub(crate) frames: Frames,
+    pub(crate) sampling: Sampling,
     pub(crate) on_profile: Option<OnProfile>,
+}
+
+/// How threads that poll followed requests are sampled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sampling {
+    pub(crate) running: bool,
+    /// `None`: by the dump period of the task.
+    pub(crate) tick: Option<Duration>,
+    /// `None`: one that nobody uses.
+    pub(crate) signal: Option<i32>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { running: true, tick: None, signal: None }
+    }
 }
 
 pub(crate) type OnProfile = Arc<dyn Fn(&ProfileTree) + Send + Sync>;
@@ -52,6 +72,7 @@ impl ProfileConfig {
             active: true,
             task_interval: Duration::from_secs(5),
             frames: Frames::default(),
+            sampling: Sampling::default(),
             on_profile: None,
         })
     }
@@ -164,6 +185,46 @@ impl ProfileConfig {
         self
     }
 
+    /// Whether thread stacks are sampled while a followed request is being polled, to show where it computes or blocks its
+    /// thread. `false` leaves that as `[running]`, and starts no further thread, reads no other thread's stack and uses no
+    /// signal. Default: `true`.
+    #[must_use]
+    pub fn running_samples(mut self, running_samples: bool) -> Self {
+        self.sampling.running = running_samples;
+        self
+    }
+
+    /// How often thread stacks are sampled while a followed request is being polled. Default: every fifth of the task's dump
+    /// period.
+    ///
+    /// # Errors
+    /// If `tick` is less than a millisecond.
+    pub fn sampling_tick(mut self, tick: Duration) -> Result<Self, ConfigError> {
+        if tick < SHORTEST_TICK {
+            return Err(ConfigError::new("sampling_tick", "is less than a millisecond"));
+        }
+        self.sampling.tick = Some(tick);
+        Ok(self)
+    }
+
+    /// The signal by which a thread that runs copies its stack; a thread that blocks is not signalled. Default: the first of
+    /// SIGSTKFLT, SIGPWR and SIGRTMIN to SIGRTMAX that the application does not handle when a task begins.
+    ///
+    /// A handler that `signal` has already is called for signals that are not ours. Without effect where threads are not
+    /// sampled.
+    ///
+    /// # Errors
+    /// If it is no signal's number, or that of a signal that cannot be handled, tells of a fault, or belongs to the C library.
+    pub fn sampling_signal(mut self, signal: i32) -> Result<Self, ConfigError> {
+        /// SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGSTOP, and glibc's own two.
+        const RESERVED: [i32; 10] = [4, 5, 6, 7, 8, 9, 11, 19, 32, 33];
+        if !(1..=64).contains(&signal) || RESERVED.contains(&signal) {
+            return Err(ConfigError::new("sampling_signal", format!("{signal} cannot be used")));
+        }
+        self.sampling.signal = Some(signal);
+        Ok(self)
+    }
+
     /// What becomes of each profiled request in embedded mode, instead of a tree on standard output.
     ///
     /// Called on the agent's thread, which does nothing else meanwhile. It must not hold a clone of the layer: the layer
@@ -184,6 +245,7 @@ impl fmt::Debug for ProfileConfig {
             .field("active", &self.active)
             .field("task_interval", &self.task_interval)
             .field("frames", &self.frames)
+            .field("sampling", &self.sampling)
             .finish_non_exhaustive()
     }
 }

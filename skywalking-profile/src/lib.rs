@@ -67,6 +67,7 @@ mod request;
 mod stack;
 mod sync;
 mod task;
+mod thread_stack;
 mod timeline;
 mod trace;
 mod tree;

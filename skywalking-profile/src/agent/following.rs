@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::awaited::{self, Awaited};
+use super::samples::OpenPoll;
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::{Leaf, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
+use crate::thread_stack::ThreadSample;
 use crate::timeline::LEAST_WAIT_NS;
 
 /// Stretches kept of one request, some 2 MB: more than are ever sent.
@@ -29,6 +31,8 @@ pub(super) struct Following {
     /// Waits shorter than this are not kept, in nanoseconds.
     least: u64,
     taken: Option<TakenWait>,
+    /// The poll that the latest sample was taken in.
+    poll: Option<OpenPoll>,
     /// The request is gone without a word: its end was lost in a full queue, unless it is still in there.
     pub(super) is_gone: bool,
 }
@@ -44,8 +48,8 @@ pub(super) struct Stretch {
 /// What a request did for a stretch.
 #[derive(Debug)]
 pub(super) enum What {
-    /// It was being polled.
-    Ran,
+    /// It was being polled, with this stack if there is a sample.
+    Ran(Option<Addresses>),
     Awaited(Awaited),
     Paused(Pause),
 }
@@ -69,13 +73,37 @@ type Unwound = (Arc<LeafToken>, Option<Addresses>);
 
 impl Following {
     pub(super) fn new(started: Box<Started>) -> Self {
-        Self { started, stretches: Vec::new(), least: LEAST_WAIT_NS, taken: None, is_gone: false }
+        Self { started, stretches: Vec::new(), least: LEAST_WAIT_NS, taken: None, poll: None, is_gone: false }
     }
 
     pub(super) fn ran(&mut self, from: u64, to: u64) {
         // It has ended by now; usually that was told.
         self.end_taken_wait(from);
-        self.push(Stretch { from, to, what: What::Ran });
+        match self.poll.take().filter(|poll| poll.from() == from) {
+            Some(poll) => self.stretches.extend(poll.stretches(to)),
+            None => self.push(Stretch { from, to, what: What::Ran(None) }),
+        }
+    }
+
+    /// A sample was taken while the request was being polled; false if it comes too late.
+    pub(super) fn sampled(&mut self, sample: ThreadSample, stacks: &mut Stacks) -> bool {
+        if self.stretches.last().is_some_and(|last| sample.since < last.to) {
+            return false;
+        }
+        let poll = match &mut self.poll {
+            Some(poll) if poll.from() == sample.since => poll,
+            poll => poll.insert(OpenPoll::new(sample.since)),
+        };
+        poll.add(sample.at, sample.stack, stacks);
+        true
+    }
+
+    /// The poll that goes on, if there are samples of it, is taken to end.
+    pub(super) fn end_open_poll(&mut self, to: u64) {
+        let is_over = |poll: &OpenPoll| self.stretches.last().is_some_and(|last| poll.from() < last.to);
+        if let Some(poll) = self.poll.take().filter(|poll| !is_over(poll)) {
+            self.stretches.extend(poll.stretches(to));
+        }
     }
 
     /// The request has told a whole wait.
@@ -148,7 +176,7 @@ impl Following {
 impl Stretch {
     /// Whether it is worth showing where waits are from `least` on: polls are from half of that.
     fn lasts(&self, least: u64) -> bool {
-        let least = if matches!(self.what, What::Ran) { least / 2 } else { least };
+        let least = if matches!(self.what, What::Ran(_)) { least / 2 } else { least };
         self.to.saturating_sub(self.from) >= least
     }
 }

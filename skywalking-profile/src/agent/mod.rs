@@ -1,13 +1,17 @@
 //! The agent: one thread, with a runtime of its own, that everything after a capture happens on.
 //!
 //! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the timeline of each followed request,
-//! [`awaited`] what its waits were for; [`stacks`] names its stacks, [`visits`] chooses among them; [`sample`] makes the report that the backend sends.
+//! [`awaited`] what its waits were for; [`samples`] where it ran;
+//! [`stacks`] names its stacks, [`visits`] chooses among them; [`sample`] makes the report that the backend sends. [`ticks`]
+//! has threads sampled meanwhile.
 
 mod awaited;
 mod following;
 mod run;
 mod sample;
+mod samples;
 mod stacks;
+mod ticks;
 mod visits;
 
 use std::fmt;
@@ -21,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use self::run::Run;
+use self::ticks::Ticks;
 use crate::TARGET;
 use crate::backend::{Embedded, Oap};
 use crate::config::ProfileConfig;
@@ -58,10 +63,13 @@ impl Agent {
         let (living, alive) = sync_channel(0);
         let board = Arc::<Board>::default();
         let embedded = config.backend_service.is_none();
+        if !config.sampling.running {
+            events.sampling().forgo();
+        }
         if config.active {
-            let board = Arc::clone(&board);
+            let (board, events) = (Arc::clone(&board), events.clone());
             let started = thread::Builder::new().name("sw-profile".to_owned()).spawn(move || {
-                work(config, board, queue, inbox);
+                work(config, board, events, queue, inbox);
                 drop(living);
             });
             if let Err(error) = started {
@@ -135,7 +143,13 @@ impl fmt::Debug for Agent {
 }
 
 /// The thread's whole life.
-fn work(config: ProfileConfig, board: Arc<Board>, queue: EventQueue, orders: mpsc::UnboundedReceiver<Order>) {
+fn work(
+    config: ProfileConfig,
+    board: Arc<Board>,
+    events: Events,
+    queue: EventQueue,
+    orders: mpsc::UnboundedReceiver<Order>,
+) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -144,7 +158,7 @@ fn work(config: ProfileConfig, board: Arc<Board>, queue: EventQueue, orders: mps
     };
     let _closes = ClosesBoard(Arc::clone(&board));
     runtime.block_on(async move {
-        let run = Run::new(config.frames, board, queue);
+        let run = Run::new(config.frames, board, queue, Ticks::new(config.sampling, events));
         match config.backend_service.clone().map(|address| Oap::new(&config, address)) {
             None => run.with(Embedded::new(config.on_profile), orders).await,
             Some(Ok(oap)) => run.discovering().with(oap, orders).await,

@@ -15,6 +15,7 @@ use super::Order;
 use super::following::{Following, share};
 use super::sample::sample;
 use super::stacks::Stacks;
+use super::ticks::Ticks;
 use crate::backend::{Backend, News, Port, Report, Spool, spool};
 use crate::request::{Ended, Event, EventQueue, QUEUED};
 use crate::stack::{Frames, SUPPORTED};
@@ -39,6 +40,7 @@ pub(super) struct Run {
     board: Arc<Board>,
     queue: EventQueue,
     stacks: Stacks,
+    ticks: Ticks,
     tasks: Vec<RunningTask>,
     /// Tasks of the OAP whose start time has not come.
     scheduled: Vec<(u64, ProfileTask)>,
@@ -57,11 +59,12 @@ struct RunningTask {
 }
 
 impl Run {
-    pub(super) fn new(shown: Frames, board: Arc<Board>, queue: EventQueue) -> Self {
+    pub(super) fn new(shown: Frames, board: Arc<Board>, queue: EventQueue, ticks: Ticks) -> Self {
         Self {
             board,
             queue,
             stacks: Stacks::new(shown),
+            ticks,
             tasks: Vec::new(),
             scheduled: Vec::new(),
             following: HashMap::new(),
@@ -184,7 +187,7 @@ impl Run {
     }
 
     fn handle(&mut self, event: Event) {
-        let Self { following, stacks, .. } = self;
+        let Self { following, stacks, ticks, .. } = self;
         match event {
             Event::Started(started) => {
                 // A task that has ended looks at no request any more.
@@ -205,6 +208,13 @@ impl Run {
             Event::WaitEnded { request, to } => {
                 if let Some(following) = following.get_mut(&request) {
                     following.end_taken_wait(to);
+                }
+            }
+            Event::Sampled(sample) => {
+                let is_used =
+                    following.get_mut(&sample.request).is_some_and(|following| following.sampled(sample, stacks));
+                if !is_used {
+                    ticks.lose();
                 }
             }
             Event::Ended(ended) => {
@@ -271,7 +281,6 @@ impl Run {
             };
             clock::now().saturating_add(clock::nanos(duration.saturating_sub(late)))
         });
-        self.stacks.prepare();
         // Who made a task in code knows.
         if let Origin::Oap { id, .. } = &task.origin {
             info!(
@@ -290,7 +299,13 @@ impl Run {
             self.finish(task, "all its samples are in");
         } else {
             self.tasks.push(task);
+            self.sample_threads();
+            self.stacks.prepare();
         }
+    }
+
+    fn sample_threads(&mut self) {
+        self.ticks.sample_for(self.tasks.iter().map(|task| task.active.task.dump_period));
     }
 
     fn finish(&mut self, RunningTask { active, .. }: RunningTask, why: &str) {
@@ -309,10 +324,11 @@ impl Run {
             following.take_open_wait(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
                 following.end_taken_wait(now);
+                following.end_open_poll(now);
                 self.report_sample(&following, now, None);
             }
         }
-        let (tally, losses) = (active.tally(), &active.losses);
+        let (tally, losses, sampling) = (active.tally(), &active.losses, self.ticks.losses());
         info!(
             target: TARGET,
             task = active.task.id(),
@@ -326,6 +342,9 @@ impl Run {
             without_shortest_waits = losses.coarsened.load(Ordering::Relaxed),
             waits_without_stack = losses.stackless.load(Ordering::Relaxed),
             lost_events = losses.events.load(Ordering::Relaxed),
+            missed_samples = sampling.ticks.swap(0, Ordering::Relaxed),
+            unanswered_signals = sampling.signals.swap(0, Ordering::Relaxed),
+            interrupted_calls = sampling.calls.swap(0, Ordering::Relaxed),
             "profile task ends: {why}"
         );
         if let Origin::Oap { id, .. } = &active.task.origin {
@@ -343,6 +362,7 @@ impl Run {
             self.report(Report::Finish(id.clone()));
         }
         if self.tasks.is_empty() {
+            self.sample_threads();
             self.stacks.release();
         }
     }
@@ -365,11 +385,13 @@ mod tests {
     use std::task::{Poll, Waker};
 
     use super::*;
+    use crate::config::Sampling;
     use crate::request::{Events, Followed, MOST_FOLLOWED, events};
 
     fn run() -> (Run, Events, Arc<ActiveTask>) {
         let (events, queue) = events();
-        let mut run = Run::new(Frames::default(), Arc::default(), queue);
+        let mut run =
+            Run::new(Frames::default(), Arc::default(), queue, Ticks::new(Sampling::default(), events.clone()));
         let task = run.board.put_up(ProfileTask::new("GET:/").samples(u64::MAX));
         run.track(Arc::clone(&task));
         (run, events, task)

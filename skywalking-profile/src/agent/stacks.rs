@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::awaited::Branch;
 use crate::TARGET;
-use crate::stack::{Frame, Frames, Image, Signatures, Symbolizer, Unwinder, is_stale, signatures};
+use crate::stack::{Frame, Frames, Image, Leaf, Signatures, Symbolizer, Unwinder, is_stale, signatures};
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Stacks {
         is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
     }
 
-    pub(super) fn signatures(&mut self, addresses: &Addresses) -> Signatures {
+    pub(super) fn signatures(&mut self, addresses: &Addresses, leaf: Leaf) -> Signatures {
         let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
         // The frames at the root are always instantiated by the application's own crate, with its debug information.
         if frames.iter().all(|frame| frame.source.is_none()) && !mem::replace(&mut self.told_of_missing_lines, true) {
@@ -72,7 +72,7 @@ impl Stacks {
                  `debug = \"limited\"` under [profile.release]"
             );
         }
-        signatures(&frames, self.shown)
+        signatures(&frames, self.shown, leaf)
     }
 
     fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {

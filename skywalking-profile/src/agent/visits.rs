@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::following::{Following, What};
 use super::stacks::{Addresses, Stacks};
 use crate::request::Pause;
-use crate::stack::Signatures;
+use crate::stack::{Leaf, Signatures};
 use crate::timeline::{SignatureId, Stack, Visit};
 
 /// The visits of one request, and the signatures that their stacks consist of, by their ids.
@@ -24,14 +24,24 @@ pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> 
     let awaited = awaited(following, stacks);
 
     let mut named = HashMap::<&[Addresses], Stack>::new();
+    let mut ran = HashMap::<Addresses, Option<Stack>>::new();
     let mut stack_of = |what: &What, awaited| {
         let mut note = |text| Some(Arc::from([root, table.id(text)]));
         match what {
-            What::Ran => None,
+            What::Ran(None) => None,
+            // Without a frame to show, it is known no better.
+            What::Ran(Some(addresses)) => ran
+                .entry(Arc::clone(addresses))
+                .or_insert_with(|| {
+                    let signatures = stacks.signatures(addresses, Leaf::Running);
+                    let frames = signatures.iter().map(|frame| table.id(frame));
+                    (!signatures.is_empty()).then(|| [root].into_iter().chain(frames).collect())
+                })
+                .clone(),
             What::Paused(Pause::FirstPoll) => note("[waiting for the first poll]"),
             What::Paused(Pause::Peer) => note("[waiting for the client]"),
             What::Awaited(_) => Some(Arc::clone(named.entry(awaited).or_insert_with(|| {
-                let signatures = one_of(awaited.iter().map(|stack| stacks.signatures(stack)).collect());
+                let signatures = one_of(awaited.iter().map(|stack| stacks.signatures(stack, Leaf::Awaited)).collect());
                 match &*signatures {
                     [] => Arc::from([root, table.id("[pending]")]),
                     signatures => [root].into_iter().chain(signatures.iter().map(|frame| table.id(frame))).collect(),
@@ -56,13 +66,13 @@ fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
     for stretch in following.stretches.iter().rev() {
         let mut leaves = match &stretch.what {
             What::Awaited(awaited) => awaited.stacks(|older, branch| stacks.is_stale(older, branch)),
-            What::Ran | What::Paused(_) => Vec::new(),
+            What::Ran(_) | What::Paused(_) => Vec::new(),
         };
         if let Some(i) = leaves.iter().position(|leaf| Some(*leaf) == next.as_ref()) {
             leaves = vec![leaves[i]];
         }
         match (&stretch.what, &*leaves) {
-            (What::Ran, _) => {}
+            (What::Ran(_), _) => {}
             (_, [leaf]) => next = Some(Arc::clone(leaf)),
             (What::Awaited(_) | What::Paused(_), _) => next = None,
         }

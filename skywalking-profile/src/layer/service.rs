@@ -40,10 +40,10 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         // Before the inner call: what runs in there is the request's time, too.
         let mut admitted = self.layer.admit(&mut request);
-        let future = self.inner.call(request);
-        if let Some(Admitted::Followed(followed)) = &mut admitted {
-            followed.called();
-        }
+        let future = match &mut admitted {
+            Some(Admitted::Followed(followed)) => followed.call(|| self.inner.call(request)),
+            Some(Admitted::Discovered(_)) | None => self.inner.call(request),
+        };
         ResponseFuture::new(future, admitted)
     }
 }

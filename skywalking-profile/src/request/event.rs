@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::place::{Place, Places};
 use super::slot::{OpenWait, Slot};
 use crate::task::ActiveTask;
+use crate::thread_stack::{Sampling, ThreadSample};
 use crate::trace::Parent;
 
 /// Events that may wait for the agent, some megabytes; beyond, events are lost, and requests count theirs.
@@ -36,6 +37,8 @@ pub(crate) enum Event {
         from: u64,
         to: u64,
     },
+    /// Where the request was in the middle of a poll.
+    Sampled(ThreadSample),
     Ended(Box<Ended>),
     /// An endpoint was called that SkyWalking does not know yet.
     Discovered {
@@ -98,6 +101,7 @@ pub(crate) struct Events {
     sender: SyncSender<Event>,
     worth_a_look: Arc<Notify>,
     places: Places,
+    sampling: Arc<Sampling>,
 }
 
 /// The agent's end of the queue.
@@ -110,7 +114,8 @@ pub(crate) struct EventQueue {
 pub(crate) fn events() -> (Events, EventQueue) {
     let (sender, receiver) = sync_channel(QUEUED);
     let worth_a_look = Arc::<Notify>::default();
-    let events = Events { sender, worth_a_look: Arc::clone(&worth_a_look), places: Places::default() };
+    let events =
+        Events { sender, worth_a_look: Arc::clone(&worth_a_look), places: Places::default(), sampling: Arc::default() };
     (events, EventQueue { receiver, worth_a_look })
 }
 
@@ -118,7 +123,8 @@ impl Events {
     /// Whether the event is in the queue. Never blocks. The agent looks at stretches when it has reason to; what begins or
     /// ends wakes it.
     pub(crate) fn send(&self, event: Event) -> bool {
-        let wakes = !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. });
+        let wakes =
+            !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. } | Event::Sampled(_));
         let is_queued = self.sender.try_send(event).is_ok();
         if wakes {
             self.worth_a_look.notify_one();
@@ -129,6 +135,10 @@ impl Events {
     /// A place for one more request to be followed.
     pub(crate) fn place(&self) -> Option<Place> {
         self.places.take()
+    }
+
+    pub(crate) fn sampling(&self) -> &Arc<Sampling> {
+        &self.sampling
     }
 }
 

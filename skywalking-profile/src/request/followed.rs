@@ -12,6 +12,7 @@ use crate::await_tree::{self, Leaf};
 use crate::clock;
 use crate::stack;
 use crate::task::ActiveTask;
+use crate::thread_stack::watch;
 use crate::timeline::{LEAST_RUN_NS, LEAST_WAIT_NS};
 use crate::trace::Parent;
 
@@ -85,11 +86,13 @@ impl Followed {
         })
     }
 
-    /// The service's `call` has returned. Until its first poll the request waits for its executor.
-    pub(crate) fn called(&mut self) {
+    /// Calls the service by `call`. Until its first poll the request then waits for its executor.
+    pub(crate) fn call<F>(&mut self, call: impl FnOnce() -> F) -> F {
+        let future = self.watch(self.started, call);
         let now = clock::now();
         self.ran(self.started, now);
         self.wait(now, WaitFor::Pause(Pause::FirstPoll));
+        future
     }
 
     /// Polls the request by `poll`.
@@ -101,7 +104,7 @@ impl Followed {
         let from = clock::now();
         self.end_wait(from);
         let mut leaves = mem::take(&mut self.leaves);
-        let polled = await_tree::poll(waker, &mut leaves, poll);
+        let polled = self.watch(from, || await_tree::poll(waker, &mut leaves, poll));
         let to = clock::now();
         self.polls += 1;
         self.longest_poll_ns = self.longest_poll_ns.max(to.saturating_sub(from));
@@ -125,6 +128,11 @@ impl Followed {
     /// The request came to its own end: its body did, or its service failed.
     pub(crate) fn complete(mut self) {
         self.completed = true;
+    }
+
+    /// Runs `run`, which begins at `since`, where thread stacks are sampled.
+    fn watch<R>(&self, since: u64, run: impl FnOnce() -> R) -> R {
+        watch(self.events.sampling(), self.request, since, |sample| self.send(Event::Sampled(sample)), run)
     }
 
     fn ran(&mut self, from: u64, to: u64) {

@@ -21,11 +21,17 @@ pub(crate) struct Frame {
     pub(crate) symbol: Box<str>,
     /// Where in this function the next frame was called or awaited; known where debug information covers it.
     pub(crate) source: Option<Source>,
+    /// Whether the compiler put it into the function of the frame before it.
+    pub(crate) inlined: bool,
 }
 
 impl Frame {
     pub(crate) fn new(symbol: &str, source: Option<Source>) -> Self {
-        Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source }
+        Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source, inlined: false }
+    }
+
+    pub(crate) fn inlined(self) -> Self {
+        Self { inlined: true, ..self }
     }
 }
 

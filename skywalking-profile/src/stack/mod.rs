@@ -19,6 +19,8 @@ mod trim;
 pub(crate) use frame::{CUT, Frame};
 pub(crate) use stale::is_stale;
 pub use trim::Frames;
-pub(crate) use trim::{Signatures, signatures};
+pub(crate) use trim::{Leaf, Signatures, signatures};
 
 pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder, has_room};
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+pub(crate) use native::{LONGEST_COPY, Registers};

@@ -20,6 +20,15 @@ pub enum Frames {
     All,
 }
 
+/// How a stack ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaf {
+    /// In what is awaited.
+    Awaited,
+    /// In what runs, or blocks its thread.
+    Running,
+}
+
 /// The code signatures of one stack, root first, without the request's root.
 pub(crate) type Signatures = Vec<String>;
 
@@ -27,14 +36,15 @@ pub(crate) type Signatures = Vec<String>;
 ///
 /// A signature is `function @ file:line`: the function, and the place in the frame shown above it where it was called or
 /// awaited. So one function is one node, and two awaits of it stay apart.
-pub(crate) fn signatures(frames: &[Frame], shown: Frames) -> Signatures {
+pub(crate) fn signatures(frames: &[Frame], shown: Frames, leaf: Leaf) -> Signatures {
     let lines_known = frames.iter().any(|frame| frame.source.is_some() && is_application(frame, false));
     let kept: Vec<&Frame> = match shown {
         Frames::All => frames.iter().collect(),
         Frames::Application => {
             let own = |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i);
+            let is_shown = |frame: &Frame| !is_plumbing(frame) || leaf == Leaf::Running && is_call(frame);
             let library =
-                |i: usize| !is_application(&frames[i], lines_known) && !is_plumbing(&frames[i]) && !is_glue(frames, i);
+                |i: usize| !is_application(&frames[i], lines_known) && is_shown(&frames[i]) && !is_glue(frames, i);
             let mut kept: Vec<_> = (0..frames.len()).filter(|&i| own(i)).collect();
             let above = kept.last().copied().or_else(|| frames.iter().rposition(|frame| is_of(frame, &LAYERS)));
             let below = above.map_or(0, |above| above + 1);
@@ -92,6 +102,14 @@ pub(super) fn is_poll_fn(frame: &Frame) -> bool {
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
     is_standard(frame) || OURS.contains(&frame.name.crate_name())
+}
+
+/// A function of the standard library that calls the system or waits, and is not just on the way to others. What `core` and
+/// `alloc` do is as good as the caller's own.
+fn is_call(frame: &Frame) -> bool {
+    const ON_THE_WAY: [&str; 4] = ["std::panic::", "std::panicking::", "std::rt::", "std::thread::local::"];
+    let path = frame.name.path();
+    path.starts_with("std::") && !frame.inlined && !ON_THE_WAY.iter().any(|way| path.starts_with(way))
 }
 
 /// Of the standard library, or added by the compiler.
@@ -179,14 +197,14 @@ mod tests {
     #[test]
     fn the_application_and_what_it_awaits_are_shown() {
         assert_eq!(
-            signatures(&axum_stack(), Frames::Application),
+            signatures(&axum_stack(), Frames::Application, Leaf::Awaited),
             ["shop::order", "shop::load @ main.rs:12", "tokio::time::sleep::Sleep @ main.rs:30"]
         );
     }
 
     #[test]
     fn all_frames_are_shown_on_demand() {
-        let all = signatures(&axum_stack(), Frames::All);
+        let all = signatures(&axum_stack(), Frames::All, Leaf::Awaited);
         assert_eq!(all.len(), 9);
         assert_eq!(all[1], "axum::routing::route::RouteFuture @ poll.rs:20");
     }
@@ -199,14 +217,14 @@ mod tests {
             symbol("tokio_util::time::delay_queue::DelayQueue::poll_expired"),
         ];
         assert_eq!(
-            signatures(&frames, Frames::Application),
+            signatures(&frames, Frames::Application, Leaf::Awaited),
             [
                 "axum_shop::order",
                 "http_api::load @ main.rs:12",
                 "tokio_util::time::delay_queue::DelayQueue::poll_expired @ api.rs:30"
             ]
         );
-        assert_eq!(signatures(&[symbol("httpbin::get")], Frames::Application), ["httpbin::get"]);
+        assert_eq!(signatures(&[symbol("httpbin::get")], Frames::Application, Leaf::Awaited), ["httpbin::get"]);
     }
 
     #[test]
@@ -222,7 +240,7 @@ mod tests {
             frame("shop::order::{{closure}}::{{closure}}", DEPENDENCY, "join.rs", 126),
             frame("shop::load::{{closure}}", HERE, "main.rs", 30),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "shop::load @ main.rs:12"]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["shop::order", "shop::load @ main.rs:12"]);
     }
 
     #[test]
@@ -232,7 +250,10 @@ mod tests {
             symbol("shop::load::{{closure}}"),
             symbol("tokio::time::sleep::Sleep::poll_elapsed"),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["shop::load", "tokio::time::sleep::Sleep::poll_elapsed"]);
+        assert_eq!(
+            signatures(&frames, Frames::Application, Leaf::Awaited),
+            ["shop::load", "tokio::time::sleep::Sleep::poll_elapsed"]
+        );
     }
 
     #[test]
@@ -243,7 +264,7 @@ mod tests {
             symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
             symbol("tokio::sync::task::atomic_waker::AtomicWaker::register_by_ref"),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["tokio::time::sleep::Sleep"]);
     }
 
     #[test]
@@ -254,7 +275,7 @@ mod tests {
             symbol("<tower_http::timeout::service::ResponseFuture<F> as core::future::future::Future>::poll"),
             symbol("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["tokio::time::sleep::Sleep"]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["tokio::time::sleep::Sleep"]);
     }
 
     #[test]
@@ -266,15 +287,15 @@ mod tests {
         ];
         assert_eq!(frames[1].name.path(), "[T]::sort");
         assert!(!is_application(&frames[1], true));
-        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "[T]::sort @ main.rs:12"]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["shop::order", "[T]::sort @ main.rs:12"]);
     }
 
     #[test]
     fn what_has_no_name_is_one_node() {
         let frames = [symbol(UNKNOWN), symbol(UNKNOWN), symbol(UNKNOWN)];
-        assert_eq!(signatures(&frames, Frames::Application), [UNKNOWN]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), [UNKNOWN]);
         let frames = [symbol(CUT_OFF), symbol("shop::load"), symbol(UNKNOWN)];
-        assert_eq!(signatures(&frames, Frames::Application), [CUT_OFF, "shop::load", UNKNOWN]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), [CUT_OFF, "shop::load", UNKNOWN]);
     }
 
     #[test]
@@ -291,7 +312,10 @@ mod tests {
             frame("shop::order::{{closure}}::{{closure}}", DEPENDENCY, "select.rs", 706),
             frame("<tokio::time::sleep::Sleep as core::future::future::Future>::poll", DEPENDENCY, "sleep.rs", 447),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "tokio::time::sleep::Sleep @ main.rs:12"]);
+        assert_eq!(
+            signatures(&frames, Frames::Application, Leaf::Awaited),
+            ["shop::order", "tokio::time::sleep::Sleep @ main.rs:12"]
+        );
     }
 
     #[test]
@@ -302,14 +326,14 @@ mod tests {
             frame("core::task::wake::Waker::clone", STANDARD, "wake.rs", 1),
             frame("skywalking_profile::await_tree::waker::clone", HERE, "waker.rs", 9),
         ];
-        assert_eq!(signatures(&frames, Frames::Application), ["shop::order", "shop::Gate @ main.rs:12"]);
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["shop::order", "shop::Gate @ main.rs:12"]);
     }
 
     #[test]
     fn signatures_keep_their_length_and_no_angle_brackets() {
         let long = "module::".repeat(20);
         let frames = [frame("shop::a", HERE, "main.rs", 1), frame(&format!("shop::{long}load<<x"), HERE, "main.rs", 2)];
-        let shown = signatures(&frames, Frames::Application);
+        let shown = signatures(&frames, Frames::Application, Leaf::Awaited);
         assert!(shown[1].chars().count() <= LONGEST + 1, "{}", shown[1]);
         assert!(shown[1].ends_with(" @ main.rs:1"));
         assert!(!shown[1].contains(['<', '>']));

@@ -23,7 +23,7 @@ where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    profile_with(ProfileConfig::new("test").expect("a name"), handler, executor)
+    profile_with(config(), handler, executor)
 }
 
 pub(crate) fn profile_with<T, F>(
@@ -50,7 +50,12 @@ where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    profile_all(ProfileConfig::new("test").expect("a name"), handler, executors)
+    profile_all(config(), handler, executors)
+}
+
+/// Without samples of what runs: on a busy machine any poll lasts long enough for one, and its frames would be in the way.
+fn config() -> ProfileConfig {
+    ProfileConfig::new("test").expect("a name").running_samples(false)
 }
 
 /// As `profile_each`, but again if the machine interrupted a poll for as long as what is to be seen.

@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "inline assembly")]
 
 use std::arch::asm;
+use std::ffi::c_void;
 
 pub(super) use framehop::aarch64::{CacheAarch64 as Cache, UnwinderAarch64 as Framehop};
 use framehop::aarch64::{PtrAuthMask, UnwindRegsAarch64};
+
+use super::code::Callees;
 
 /// The arguments that a function may push for a call, in bytes: none, they have their place in its frame.
 pub(super) const MOST_PUSHED: u64 = 0;
@@ -12,17 +15,22 @@ pub(super) const MOST_PUSHED: u64 = 0;
 /// The length of every instruction, in bytes.
 pub(super) const LONGEST_CALL: usize = 4;
 
-/// What unwinding starts from: the registers of the frame that [`Registers::here`] is inlined into.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Registers {
-    pub(super) pc: usize,
-    pub(super) sp: usize,
-    fp: usize,
+/// In place of a frame pointer that is not known: no stack is there.
+const NOWHERE: usize = 8;
+
+/// What unwinding starts from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Registers {
+    pub(crate) pc: usize,
+    pub(crate) sp: usize,
+    /// `None` if it is not known: the kernel does not tell that of a blocked thread.
+    pub(super) fp: Option<usize>,
     /// The return address as long as the function has not stored it; anything after.
     lr: usize,
 }
 
 impl Registers {
+    /// Those of the frame that this is inlined into.
     #[inline(always)]
     pub(super) fn here() -> Self {
         let (pc, sp, fp, lr);
@@ -41,14 +49,43 @@ impl Registers {
                 options(nomem, nostack, preserves_flags),
             );
         }
-        Self { pc, sp, fp, lr }
+        Self { pc, sp, fp: Some(fp), lr }
+    }
+
+    /// Those that a signal interrupted, and whether by that it made a system call fail with EINTR. Async-signal-safe.
+    ///
+    /// # Safety
+    /// - `context` is what the kernel passes to a signal handler with SA_SIGINFO.
+    #[inline(always)]
+    pub(crate) unsafe fn of_signal(context: *const c_void) -> (Self, bool) {
+        /// `SVC #0`, which calls the kernel.
+        const SVC: u32 = 0xd400_0001;
+        // SAFETY: the kernel passes a `ucontext_t`, as the caller promises.
+        let context = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        let (pc, sp) = (context.pc as usize, context.sp as usize);
+        let [.., fp, lr] = context.regs.map(|register| register as usize);
+        let failed = context.regs[0].cast_signed() == -i64::from(libc::EINTR)
+            && pc % 4096 != 0
+            // SAFETY: what comes before the current instruction on the same page can be read as that was.
+            && unsafe { *(pc as *const u32).sub(1) } == SVC;
+        (Self { pc, sp, fp: Some(fp), lr }, failed)
+    }
+
+    /// Those of a thread that is blocked.
+    pub(crate) fn of_blocked(pc: usize, sp: usize) -> Self {
+        Self { pc, sp, fp: None, lr: 0 }
     }
 
     /// As framehop takes them. Above the bits that `highest_code` needs a return address may carry a signature.
     pub(super) fn to_unwind(self, highest_code: u64) -> UnwindRegsAarch64 {
         // Without any known code, which has no highest address, framehop's shift would overflow.
         let mask = PtrAuthMask::from_max_known_address(highest_code.max(1));
-        UnwindRegsAarch64::new_with_ptr_auth_mask(mask, self.lr as u64, self.sp as u64, self.fp as u64)
+        UnwindRegsAarch64::new_with_ptr_auth_mask(
+            mask,
+            self.lr as u64,
+            self.sp as u64,
+            self.fp.unwrap_or(NOWHERE) as u64,
+        )
     }
 }
 
@@ -101,13 +138,39 @@ pub(super) unsafe fn copy_stack(from: usize, to: *mut u8, len: usize) {
 /// Whether `bytes` are a call: `BL`, `BLR`, or one of the four that authenticate the address they call (Arm Architecture
 /// Reference Manual for A-profile, C6.2, "BL", "BLR" and "BLRAA, BLRAAZ, BLRAB, BLRABZ").
 pub(super) fn ends_with_call(bytes: &[u8; LONGEST_CALL]) -> bool {
-    // The bits that tell an instruction, and what they are.
-    const BL: (u32, u32) = (0xfc00_0000, 0x9400_0000);
-    const BLR: (u32, u32) = (0xffff_fc1f, 0xd63f_0000);
-    const BLRAAZ_BLRABZ: (u32, u32) = (0xffff_f81f, 0xd63f_081f);
-    const BLRAA_BLRAB: (u32, u32) = (0xffff_f800, 0xd73f_0800);
+    is_any(bytes, &[BL, BLR, BLRAAZ_BLRABZ, BLRAA_BLRAB])
+}
+
+/// What the call `bytes` calls, if it returns to `address`.
+pub(super) fn callees(bytes: &[u8; LONGEST_CALL], address: u64) -> Callees {
+    // 26 bits, in words, from the instruction itself.
+    let offset = (u32::from_le_bytes(*bytes) << 6).cast_signed() >> 4;
+    Callees {
+        direct: is_any(bytes, &[BL]).then(|| (address - 4).wrapping_add_signed(offset.into())),
+        by_slot: None,
+        any: is_any(bytes, &[BLR, BLRAAZ_BLRABZ, BLRAA_BLRAB]),
+    }
+}
+
+/// Not looked into here: blocking calls that go through the procedure linkage table are cut off.
+pub(super) fn linkage_slot(_: &[u8; LINKAGE], _: u64) -> Option<u64> {
+    None
+}
+
+/// The bytes of a function of the procedure linkage table that [`linkage_slot`] looks at.
+pub(super) const LINKAGE: usize = 4;
+
+/// The bits that tell an instruction, and what they are.
+type Instruction = (u32, u32);
+
+const BL: Instruction = (0xfc00_0000, 0x9400_0000);
+const BLR: Instruction = (0xffff_fc1f, 0xd63f_0000);
+const BLRAAZ_BLRABZ: Instruction = (0xffff_f81f, 0xd63f_081f);
+const BLRAA_BLRAB: Instruction = (0xffff_f800, 0xd73f_0800);
+
+fn is_any(bytes: &[u8; LONGEST_CALL], of: &[Instruction]) -> bool {
     let instruction = u32::from_le_bytes(*bytes);
-    [BL, BLR, BLRAAZ_BLRABZ, BLRAA_BLRAB].into_iter().any(|(bits, call)| instruction & bits == call)
+    of.iter().any(|(bits, call)| instruction & bits == *call)
 }
 
 #[cfg(test)]
@@ -116,10 +179,18 @@ mod tests {
 
     #[test]
     fn a_signed_return_address_loses_its_signature() {
-        let registers = Registers { pc: 0, sp: 0, fp: 0, lr: 0x00b7_aaaa_1234_5678 };
+        let registers = Registers { lr: 0x00b7_aaaa_1234_5678, ..Registers::default() };
         assert_eq!(registers.to_unwind(0xffff_8000_0000).lr(), 0xaaaa_1234_5678);
         // No module could be read.
         registers.to_unwind(0);
+    }
+
+    #[test]
+    fn what_a_call_calls_is_known_unless_a_register_tells() {
+        let of = |instruction: u32| callees(&instruction.to_le_bytes(), 0x1004);
+        assert_eq!((of(0x9400_0001).direct, of(0x9400_0001).any), (Some(0x1004), false));
+        assert_eq!((of(0x97ff_fff0).direct, of(0x97ff_fff0).any), (Some(0xfc0), false));
+        assert_eq!((of(0xd63f_0100).direct, of(0xd63f_0100).any), (None, true));
     }
 
     #[test]

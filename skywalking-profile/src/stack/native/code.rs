@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::arch::{LONGEST_CALL, ends_with_call};
+use super::arch::{LINKAGE, LONGEST_CALL, callees, ends_with_call, linkage_slot};
 
 /// Addresses remembered: more than any service returns to.
 const KNOWN: usize = 20_000;
@@ -18,15 +18,36 @@ const KNOWN: usize = 20_000;
 pub(super) struct Code {
     /// Sorted by start.
     ranges: Vec<Range<u64>>,
+    /// Where functions start, sorted.
+    functions: Vec<u64>,
     /// `/proc/self/mem`: a page that is gone is an error there and not a signal.
     memory: Option<File>,
     known: HashMap<u64, bool>,
 }
 
+/// What the instruction before a return address may call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Callees {
+    pub(super) direct: Option<u64>,
+    /// Where the address of the function stands.
+    pub(super) by_slot: Option<u64>,
+    /// The instruction does not tell.
+    pub(super) any: bool,
+}
+
+/// Whether a call is of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    Surely,
+    Perhaps,
+    No,
+}
+
 impl Code {
-    pub(super) fn new(mut ranges: Vec<Range<u64>>) -> Self {
+    pub(super) fn new(mut ranges: Vec<Range<u64>>, mut functions: Vec<u64>) -> Self {
         ranges.sort_by_key(|range| range.start);
-        Self { ranges, memory: File::open("/proc/self/mem").ok(), known: HashMap::new() }
+        functions.sort_unstable();
+        Self { ranges, functions, memory: File::open("/proc/self/mem").ok(), known: HashMap::new() }
     }
 
     /// Whether a call returns to `address`.
@@ -37,7 +58,7 @@ impl Code {
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
-        let is_returned_to = self.contains(address) && self.before(address).is_some_and(|bytes| ends_with_call(&bytes));
+        let is_returned_to = self.contains(address) && self.call(address).is_some_and(|bytes| ends_with_call(&bytes));
         self.known.insert(address, is_returned_to);
         is_returned_to
     }
@@ -47,10 +68,42 @@ impl Code {
         after.checked_sub(1).is_some_and(|i| self.ranges[i].contains(&address))
     }
 
-    fn before(&self, address: u64) -> Option<[u8; LONGEST_CALL]> {
-        let mut bytes = [0; LONGEST_CALL];
-        let start = address.checked_sub(LONGEST_CALL as u64)?;
-        self.memory.as_ref()?.read_exact_at(&mut bytes, start).ok()?;
+    /// Whether the call that returns to `address` is of the function that `callee`, an address within, is in.
+    pub(super) fn calls(&self, address: u64, callee: u64) -> Calls {
+        let (Some(function), Some(call)) = (self.function(callee), self.call(address)) else { return Calls::No };
+        let callees = callees(&call, address);
+        let direct = callees.direct.is_some_and(|direct| direct == function || self.links(direct) == Some(function));
+        let by_slot = callees.by_slot.is_some_and(|slot| self.slot(slot) == Some(function));
+        match direct || by_slot {
+            true => Calls::Surely,
+            false if callees.any => Calls::Perhaps,
+            false => Calls::No,
+        }
+    }
+
+    /// The start of the function that `address` is in.
+    fn function(&self, address: u64) -> Option<u64> {
+        let after = self.functions.partition_point(|start| *start <= address);
+        after.checked_sub(1).map(|i| self.functions[i])
+    }
+
+    /// What the entry of the procedure linkage table at `address` jumps to.
+    fn links(&self, address: u64) -> Option<u64> {
+        self.slot(linkage_slot(&self.read::<LINKAGE>(address)?, address)?)
+    }
+
+    fn slot(&self, address: u64) -> Option<u64> {
+        self.read(address).map(u64::from_ne_bytes)
+    }
+
+    /// The instruction before `address`.
+    fn call(&self, address: u64) -> Option<[u8; LONGEST_CALL]> {
+        self.read(address.checked_sub(LONGEST_CALL as u64)?)
+    }
+
+    fn read<const LEN: usize>(&self, address: u64) -> Option<[u8; LEN]> {
+        let mut bytes = [0; LEN];
+        self.memory.as_ref()?.read_exact_at(&mut bytes, address).ok()?;
         Some(bytes)
     }
 }
@@ -67,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_not_returned_to() {
-        let mut code = Code::new(std::iter::once(0x1000..0x2000).collect());
+        let mut code = Code::new(std::iter::once(0x1000..0x2000).collect(), Vec::new());
         assert!(!code.is_returned_to(0x1800), "nothing is mapped there");
         let data = [0xe8_u8; 16];
         assert!(!code.is_returned_to(data.as_ptr().addr() as u64 + 8));

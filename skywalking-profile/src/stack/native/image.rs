@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::arch::{Registers, copy_stack, stack_pointer};
 use super::thread::stack_bounds;
 
-/// The longest copy, in bytes. A capture runs under other people's locks, so its length is bounded.
-const LONGEST: usize = 64 * 1024;
+/// The longest copy of a stack, in bytes. A capture runs under other people's locks, so its length is bounded.
+pub(crate) const LONGEST_COPY: usize = 64 * 1024;
 
 /// The bytes that all images of the process may hold together: 64 MiB, some 20,000 waits of an ordinary axum handler.
 const ALL_IMAGES: usize = 64 * 1024 * 1024;
@@ -23,14 +23,16 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether there is room for an image of any size.
 pub(crate) fn has_room() -> bool {
-    HELD.load(Ordering::Relaxed) + LONGEST <= ALL_IMAGES
+    HELD.load(Ordering::Relaxed) + LONGEST_COPY <= ALL_IMAGES
 }
 
 /// The frame of the function that polls: the root side of every image taken in this poll.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PollFrame {
-    sp: usize,
-    stack_low: usize,
+    /// Its stack pointer.
+    pub(crate) sp: usize,
+    /// The lowest address of the stack that it is on.
+    pub(crate) stack_low: usize,
 }
 
 impl PollFrame {
@@ -40,6 +42,28 @@ impl PollFrame {
         let sp = stack_pointer();
         let bounds = stack_bounds();
         bounds.contains(&sp).then_some(Self { sp, stack_low: bounds.start })
+    }
+
+    /// The bytes of stack between `sp` and the frame; `None` if `sp` does not lie below it on the same stack.
+    pub(crate) fn distance_from(&self, sp: usize) -> Option<usize> {
+        (self.stack_low..self.sp).contains(&sp).then(|| self.sp - sp)
+    }
+
+    /// Copies what lies between `registers` and the frame into the capacity of `bytes`; false if `registers` are not those
+    /// of a function on the same stack. Async-signal-safe.
+    ///
+    /// # Safety
+    /// - The function whose frame this is has not returned.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_from(&self, registers: Registers, bytes: &mut Vec<u8>) -> bool {
+        let Some(distance) = self.distance_from(registers.sp) else { return false };
+        let len = distance.min(bytes.capacity());
+        // SAFETY: the source is live stack, as the caller's promise and the bounds show; the destination belongs to `bytes`
+        // alone.
+        unsafe { copy_stack(registers.sp, bytes.as_mut_ptr(), len) };
+        // SAFETY: `len` bytes of the capacity were written above.
+        unsafe { bytes.set_len(len) };
+        true
     }
 }
 
@@ -61,26 +85,21 @@ impl Image {
     #[inline(never)]
     pub(crate) unsafe fn capture(frame: &PollFrame) -> Option<Self> {
         let registers = Registers::here();
-        if !(frame.stack_low..frame.sp).contains(&registers.sp) {
-            return None;
-        }
-        let len = (frame.sp - registers.sp).min(LONGEST);
-        if HELD.fetch_add(len, Ordering::Relaxed) + len > ALL_IMAGES {
-            HELD.fetch_sub(len, Ordering::Relaxed);
-            return None;
-        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(frame.distance_from(registers.sp)?.min(LONGEST_COPY)).ok()?;
+        // SAFETY: the caller's promise.
+        unsafe { frame.copy_from(registers, &mut bytes) };
+        Self::of_copy(registers, bytes, frame)
+    }
+
+    /// The image of a stack whose `bytes`, from the stack pointer on towards `frame`, were copied already.
+    ///
+    /// `None` if the images of the process hold all that they may.
+    pub(crate) fn of_copy(registers: Registers, bytes: Vec<u8>, frame: &PollFrame) -> Option<Self> {
+        let len = bytes.len();
         // From here on `Drop` gives the bytes back.
-        let mut image = Self { registers, bytes: Vec::new(), poll_frame: frame.sp };
-        if image.bytes.try_reserve_exact(len).is_err() {
-            HELD.fetch_sub(len, Ordering::Relaxed);
-            return None;
-        }
-        // SAFETY: the source is live stack of this thread, as the module's header shows from the caller's promise and the
-        // bounds checked above; the destination has just been reserved and belongs to `image` alone.
-        unsafe { copy_stack(registers.sp, image.bytes.as_mut_ptr(), len) };
-        // SAFETY: `len` bytes of the reserved capacity were written above.
-        unsafe { image.bytes.set_len(len) };
-        Some(image)
+        let image = Self { registers, bytes, poll_frame: frame.sp };
+        (HELD.fetch_add(len, Ordering::Relaxed) + len <= ALL_IMAGES).then_some(image)
     }
 
     pub(super) fn registers(&self) -> Registers {

@@ -12,7 +12,8 @@ mod tests;
 mod thread;
 mod unwind;
 
-pub(crate) use image::{Image, PollFrame, has_room};
+pub(crate) use arch::Registers;
+pub(crate) use image::{Image, LONGEST_COPY, PollFrame, has_room};
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use unwind::Unwinder;
 

@@ -20,6 +20,8 @@ pub(super) struct Module {
     pub(super) base: u64,
     pub(super) range: Range<u64>,
     pub(super) code: Vec<Range<u64>>,
+    /// Where functions start, sorted.
+    pub(super) functions: Vec<u64>,
     pub(super) eh_frame_hdr: Table,
     pub(super) eh_frame: Table,
 }
@@ -97,6 +99,7 @@ impl Module {
             range: segments().map(|header| filled(header).start).min()?
                 ..segments().map(|header| filled(header).end).max()?,
             code: segments().filter(|header| header.p_flags & PF_X != 0).map(filled).collect(),
+            functions: functions(&eh_frame_hdr).unwrap_or_default(),
             eh_frame_hdr,
             eh_frame,
         })
@@ -115,6 +118,26 @@ fn eh_frame_address(header: &Table) -> Option<u64> {
     (header.address + 4).checked_add_signed(i64::from(offset))
 }
 
+/// The starts of the functions that `.eh_frame_hdr` lists, sorted, as its binary search table is (Linux Standard Base,
+/// "Exception Frame Header").
+fn functions(header: &Table) -> Option<Vec<u64>> {
+    const COUNT_U32: u8 = 0x03;
+    const TABLE_RELATIVE_I32: u8 = 0x3b;
+    // Start of a function, and of its entry in `.eh_frame`.
+    const ENTRY: usize = 8;
+    let [_, _, count_encoding, table_encoding, ..] = *header.bytes.as_slice() else { return None };
+    if (count_encoding, table_encoding) != (COUNT_U32, TABLE_RELATIVE_I32) {
+        return None;
+    }
+    let count = u32::from_ne_bytes(*header.bytes.get(8..)?.first_chunk()?);
+    let table = header.bytes.get(12..)?.chunks_exact(ENTRY).take(count as usize);
+    let start = |entry: &[u8]| {
+        let offset = i32::from_ne_bytes(*entry.first_chunk()?);
+        header.address.checked_add_signed(offset.into())
+    };
+    table.map(start).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +149,9 @@ mod tests {
         let module = modules.iter().find(|module| module.range.contains(&here)).unwrap();
         assert!(module.code.iter().any(|code| code.contains(&here)));
         assert!(!module.eh_frame.bytes.is_empty());
+        assert!(module.functions.is_sorted());
+        let start = generation as *const () as u64;
+        assert!(module.functions.binary_search(&start).is_ok());
         assert_eq!(generation(), generation());
     }
 }

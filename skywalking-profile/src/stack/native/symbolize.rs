@@ -19,6 +19,8 @@ const CACHED: usize = 20_000;
 pub(crate) struct Symbolizer {
     blazesym: Blazesym,
     process: source::Source<'static>,
+    /// The same without debug information.
+    symbols: source::Source<'static>,
     replaced: Vec<Replaced>,
     cache: HashMap<u64, Arc<[Frame]>>,
 }
@@ -29,10 +31,13 @@ impl Symbolizer {
         // `/proc/self/map_files` needs privileges that a service seldom has; its own files it can open by their paths.
         process.map_files = false;
         process.perf_map = false;
+        let mut symbols = process.clone();
+        symbols.debug_syms = false;
         Self {
             // Names are demangled here, by `Name`.
             blazesym: Blazesym::builder().enable_demangling(false).enable_auto_reload(false).build(),
             process: process.into(),
+            symbols: symbols.into(),
             replaced: replaced(),
             cache: HashMap::new(),
         }
@@ -51,38 +56,47 @@ impl Symbolizer {
         for address in current.extract_if(.., is_replaced).collect::<Vec<_>>() {
             self.look_up_replaced(address);
         }
-        let process = self.process.clone();
-        self.look_up(&current, &process, Input::AbsAddr(&current));
+        self.look_up_all(&current);
         addresses.iter().filter_map(|address| self.cache.get(address)).map(Arc::clone).collect()
+    }
+
+    /// What one module cannot tell, its debug information compressed in an unknown way say, leaves the others' frames named.
+    fn look_up_all(&mut self, addresses: &[u64]) {
+        let (process, symbols) = (self.process.clone(), self.symbols.clone());
+        if addresses.is_empty() || self.look_up(addresses, &process, Input::AbsAddr(addresses)) {
+            return;
+        }
+        for address in addresses.chunks(1) {
+            let is_known = self.look_up(address, &process, Input::AbsAddr(address))
+                || self.look_up(address, &symbols, Input::AbsAddr(address));
+            if !is_known {
+                self.cache.insert(address[0], [nameless(UNKNOWN)].into());
+            }
+        }
     }
 
     fn look_up_replaced(&mut self, address: u64) {
         let Some(file) = self.replaced.iter().find(|file| file.range.contains(&address)) else { return };
-        if file.is_executable {
-            // The running executable is there as long as it runs, whatever its path leads to by now.
-            let offset = file.offset(address);
-            self.look_up(&[address], &Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]));
-        } else {
+        let offset = file.offset(address);
+        // The running executable is there as long as it runs, whatever its path leads to by now.
+        let is_known = file.is_executable
+            && self.look_up(&[address], &Elf::new("/proc/self/exe").into(), Input::FileOffset(&[offset]));
+        if !is_known {
             self.cache.insert(address, [nameless(UNKNOWN)].into());
         }
     }
 
-    /// Symbolizes `input`, which is `addresses` as `source` counts them.
-    fn look_up(&mut self, addresses: &[u64], source: &source::Source<'static>, input: Input<&[u64]>) {
-        if addresses.is_empty() {
-            return;
-        }
-        // Any failure leaves frames without a name, never a stack without frames.
-        let mut symbolized = self.blazesym.symbolize(source, input).unwrap_or_default().into_iter();
-        for &address in addresses {
-            let frames = match symbolized.next() {
-                Some(Symbolized::Sym(symbol)) => frames(&symbol),
-                Some(Symbolized::Unknown(_)) | None => {
-                    vec![nameless(if address == CUT { CUT_OFF } else { UNKNOWN })]
-                }
+    /// Symbolizes `input`, which is `addresses` as `source` counts them; false if nothing can be told.
+    fn look_up(&mut self, addresses: &[u64], source: &source::Source<'static>, input: Input<&[u64]>) -> bool {
+        let Ok(symbolized) = self.blazesym.symbolize(source, input) else { return false };
+        for (&address, symbolized) in addresses.iter().zip(symbolized) {
+            let frames = match symbolized {
+                Symbolized::Sym(symbol) => frames(&symbol),
+                Symbolized::Unknown(_) => vec![nameless(if address == CUT { CUT_OFF } else { UNKNOWN })],
             };
             self.cache.insert(address, frames.into());
         }
+        true
     }
 }
 
@@ -123,8 +137,8 @@ fn parse_replaced(line: &str, executable: &Path) -> Option<Replaced> {
 
 fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
     let outer = Frame::new(&symbol.name, symbol.code_info.as_deref().and_then(place));
-    let inlined =
-        symbol.inlined.iter().map(|inlined| Frame::new(&inlined.name, inlined.code_info.as_ref().and_then(place)));
+    let inlined = symbol.inlined.iter();
+    let inlined = inlined.map(|call| Frame::new(&call.name, call.code_info.as_ref().and_then(place)).inlined());
     [outer].into_iter().chain(inlined).collect()
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
 
-use super::arch::{Cache, Framehop, MOST_PUSHED};
-use super::code::Code;
+use super::arch::{Cache, Framehop, MOST_PUSHED, Registers};
+use super::code::{Calls, Code};
 use super::image::Image;
 use super::modules::{self, Table};
 use crate::stack::frame::CUT;
@@ -25,7 +25,7 @@ impl Unwinder {
     pub(crate) fn new() -> Self {
         let generation = modules::generation();
         let mut framehop = Framehop::new();
-        let mut code = Vec::new();
+        let (mut code, mut functions) = (Vec::new(), Vec::new());
         for module in modules::loaded() {
             let section = |table: &Table| {
                 Some(table.address - module.base..table.address - module.base + table.bytes.len() as u64)
@@ -44,8 +44,9 @@ impl Unwinder {
                 },
             ));
             code.extend(module.code);
+            functions.extend(module.functions);
         }
-        Self { framehop, cache: Cache::new(), code: Code::new(code), generation }
+        Self { framehop, cache: Cache::new(), code: Code::new(code, functions), generation }
     }
 
     /// Reads the modules again if any was loaded or unloaded meanwhile.
@@ -59,13 +60,26 @@ impl Unwinder {
     /// Begins with [`CUT`] if the unwind did not arrive at the poll frame.
     pub(crate) fn unwind(&mut self, image: &Image) -> Vec<u64> {
         let start = image.registers();
+        let mut walk = self.walk(image, start);
+        if !walk.is_whole && start.fp.is_none() {
+            walk = self.walk_by_found_frame_pointer(image, &walk).unwrap_or(walk);
+        }
+        let mut addresses = walk.addresses;
+        if !walk.is_whole {
+            addresses.push(CUT);
+        }
+        addresses.reverse();
+        addresses
+    }
+
+    fn walk(&mut self, image: &Image, start: Registers) -> Walk {
         let mut registers = start.to_unwind(self.framehop.max_known_code_address());
         let mut read = |address: u64| image.word(address as usize).map(|word| word as u64).ok_or(());
         let mut frame = FrameAddress::from_instruction_pointer(start.pc as u64);
         let mut addresses = vec![frame.address_for_lookup()];
         let end = image.poll_frame() as u64;
         let mut sp = start.sp as u64;
-        let whole = loop {
+        let is_whole = loop {
             if addresses.len() == DEEPEST {
                 break false;
             }
@@ -83,12 +97,44 @@ impl Unwinder {
                 break sp == end;
             }
         };
-        if !whole {
-            addresses.push(CUT);
-        }
-        addresses.reverse();
-        addresses
+        Walk { addresses, sp, is_whole }
     }
+
+    /// Goes on where `cut`, the walk of a stack whose frame pointer is not known, had need of it.
+    ///
+    /// The frame that needs it begins with the caller's frame pointer and the return address, which the frame pointer points
+    /// to: each pair of words that may be that is tried. It is right if the walk then arrives at the poll frame, and if the
+    /// caller calls the function whose frame it is; where the call does not tell, if no pair is surely right.
+    fn walk_by_found_frame_pointer(&mut self, image: &Image, cut: &Walk) -> Option<Walk> {
+        /// A frame pointer is a multiple of this in both ABIs.
+        const ALIGNMENT: u64 = 16;
+        let callee = *cut.addresses.last()?;
+        let pairs = (cut.sp.next_multiple_of(ALIGNMENT)..image.poll_frame() as u64).step_by(ALIGNMENT as usize);
+        let mut candidates = Vec::new();
+        for fp in pairs {
+            let Some(address) = image.word(fp as usize + size_of::<usize>()) else { break };
+            if self.code.is_returned_to(address as u64) {
+                candidates.push((fp, self.code.calls(address as u64, callee)));
+            }
+        }
+        [Calls::Surely, Calls::Perhaps].into_iter().find_map(|calls| {
+            candidates.iter().filter(|candidate| candidate.1 == calls).find_map(|(fp, _)| {
+                let walk = self.walk(image, Registers { fp: Some(*fp as usize), ..image.registers() });
+                let goes_on = walk.is_whole && walk.addresses.starts_with(&cut.addresses);
+                goes_on.then_some(walk)
+            })
+        })
+    }
+}
+
+/// A way from a leaf towards the poll frame.
+struct Walk {
+    /// Leaf first.
+    addresses: Vec<u64>,
+    /// The stack pointer in the last frame.
+    sp: u64,
+    /// It arrived at the poll frame.
+    is_whole: bool,
 }
 
 impl fmt::Debug for Unwinder {

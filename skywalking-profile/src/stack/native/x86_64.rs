@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "inline assembly")]
 
 use std::arch::asm;
+use std::ffi::c_void;
 
 use framehop::x86_64::UnwindRegsX86_64;
 pub(super) use framehop::x86_64::{CacheX86_64 as Cache, UnwinderX86_64 as Framehop};
+
+use super::code::Callees;
 
 /// The arguments that a function may push for a call, in bytes.
 pub(super) const MOST_PUSHED: u64 = 64;
@@ -12,15 +15,20 @@ pub(super) const MOST_PUSHED: u64 = 64;
 /// The longest call instruction without prefixes, in bytes.
 pub(super) const LONGEST_CALL: usize = 7;
 
-/// What unwinding starts from: the registers of the frame that [`Registers::here`] is inlined into.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Registers {
-    pub(super) pc: usize,
-    pub(super) sp: usize,
-    fp: usize,
+/// In place of a frame pointer that is not known: no stack is there.
+const NOWHERE: usize = 8;
+
+/// What unwinding starts from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Registers {
+    pub(crate) pc: usize,
+    pub(crate) sp: usize,
+    /// `None` if it is not known: the kernel does not tell that of a blocked thread.
+    pub(super) fp: Option<usize>,
 }
 
 impl Registers {
+    /// Those of the frame that this is inlined into.
     #[inline(always)]
     pub(super) fn here() -> Self {
         let (pc, sp, fp);
@@ -36,12 +44,32 @@ impl Registers {
                 options(nomem, nostack, preserves_flags),
             );
         }
-        Self { pc, sp, fp }
+        Self { pc, sp, fp: Some(fp) }
+    }
+
+    /// Those that a signal interrupted, and whether by that it made a system call fail with EINTR. Async-signal-safe.
+    ///
+    /// # Safety
+    /// - `context` is what the kernel passes to a signal handler with SA_SIGINFO.
+    #[inline(always)]
+    pub(crate) unsafe fn of_signal(context: *const c_void) -> (Self, bool) {
+        // SAFETY: the kernel passes a `ucontext_t`, as the caller promises.
+        let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        let of = |register: i32| registers[register as usize] as usize;
+        let pc = of(libc::REG_RIP);
+        // The SYSCALL instruction leaves the address after it in RCX. A call that is to be restarted is not past it.
+        let failed = of(libc::REG_RCX) == pc && registers[libc::REG_RAX as usize] == -i64::from(libc::EINTR);
+        (Self { pc, sp: of(libc::REG_RSP), fp: Some(of(libc::REG_RBP)) }, failed)
+    }
+
+    /// Those of a thread that is blocked.
+    pub(crate) fn of_blocked(pc: usize, sp: usize) -> Self {
+        Self { pc, sp, fp: None }
     }
 
     /// As framehop takes them. No bits of an address are a signature here, whatever the highest code address is.
     pub(super) fn to_unwind(self, _highest_code: u64) -> UnwindRegsX86_64 {
-        UnwindRegsX86_64::new(self.pc as u64, self.sp as u64, self.fp as u64)
+        UnwindRegsX86_64::new(self.pc as u64, self.sp as u64, self.fp.unwrap_or(NOWHERE) as u64)
     }
 }
 
@@ -76,18 +104,68 @@ pub(super) unsafe fn copy_stack(from: usize, to: *mut u8, len: usize) {
 /// Whether `bytes` may end with a near call: `E8` with a 32-bit offset, or `FF /2` with a register or a memory operand
 /// (Intel's Software Developer's Manual, volume 2, "CALL").
 pub(super) fn ends_with_call(bytes: &[u8; LONGEST_CALL]) -> bool {
-    const RELATIVE: u8 = 0xe8;
-    const INDIRECT: u8 = 0xff;
-    const RELATIVE_LENGTH: usize = 5;
-    const INDIRECT_LENGTHS: [usize; 5] = [2, 3, 4, 6, 7];
+    bytes[AT_RELATIVE] == RELATIVE || is_indirect(bytes, &[2, 3, 4, 6, 7])
+}
+
+/// What the calls that `bytes` may end with call, if they return to `address`.
+pub(super) fn callees(bytes: &[u8; LONGEST_CALL], address: u64) -> Callees {
+    let [.., a, b, c, d] = *bytes;
+    let operand = address.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
+    Callees {
+        direct: (bytes[AT_RELATIVE] == RELATIVE).then_some(operand),
+        // `FF 15`: of the address that lies at an offset from here.
+        by_slot: (bytes[AT_RELATIVE - 1..=AT_RELATIVE] == [INDIRECT, 0x15]).then_some(operand),
+        // Registers and what they point to.
+        any: is_indirect(bytes, &[2, 3, 4, 7]) || is_indirect(bytes, &[6]) && bytes[AT_RELATIVE] != 0x15,
+    }
+}
+
+/// The slot whose address a function of the procedure linkage table jumps to: `jmp [rip + slot]`, after ENDBR64 and a BND
+/// prefix or not (System V ABI, AMD64 supplement, "Procedure Linkage Table").
+pub(super) fn linkage_slot(code: &[u8; LINKAGE], address: u64) -> Option<u64> {
+    let start = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+    let start = start + usize::from(code[start] == 0xf2);
+    let [INDIRECT, 0x25, a, b, c, d] = code[start..start + 6] else { return None };
+    let next = address + start as u64 + 6;
+    Some(next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into()))
+}
+
+/// The bytes of a function of the procedure linkage table that [`linkage_slot`] looks at.
+pub(super) const LINKAGE: usize = 11;
+
+const RELATIVE: u8 = 0xe8;
+const INDIRECT: u8 = 0xff;
+
+/// Where the opcode of a relative call stands.
+const AT_RELATIVE: usize = LONGEST_CALL - 5;
+
+fn is_indirect(bytes: &[u8; LONGEST_CALL], lengths: &[usize]) -> bool {
     let at = |length: usize| LONGEST_CALL - length;
-    let is_indirect = |length: usize| bytes[at(length)] == INDIRECT && (bytes[at(length) + 1] >> 3) & 7 == 2;
-    bytes[at(RELATIVE_LENGTH)] == RELATIVE || INDIRECT_LENGTHS.into_iter().any(is_indirect)
+    lengths.iter().any(|&length| bytes[at(length)] == INDIRECT && (bytes[at(length) + 1] >> 3) & 7 == 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_call_calls_is_known_unless_a_register_tells() {
+        let of = |bytes: [u8; LONGEST_CALL]| callees(&bytes, 0x1000);
+        let direct = of([0x90, 0x90, 0xe8, 0xf0, 0xff, 0xff, 0xff]);
+        assert_eq!((direct.direct, direct.by_slot, direct.any), (Some(0xff0), None, false));
+        let by_slot = of([0x90, 0xff, 0x15, 0x10, 0, 0, 0]);
+        assert_eq!((by_slot.direct, by_slot.by_slot, by_slot.any), (None, Some(0x1010), false));
+        let any = of([0x90, 0x90, 0x90, 0x90, 0xff, 0x50, 0x18]);
+        assert_eq!((any.direct, any.by_slot, any.any), (None, None, true));
+    }
+
+    #[test]
+    fn the_linkage_table_jumps_by_its_slots() {
+        assert_eq!(linkage_slot(&[0xff, 0x25, 0x10, 0, 0, 0, 0x68, 0, 0, 0, 0], 0x1000), Some(0x1016));
+        assert_eq!(linkage_slot(&[0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0x10, 0, 0, 0], 0x1000), Some(0x101b));
+        assert_eq!(linkage_slot(&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0x10, 0, 0, 0, 0], 0x1000), Some(0x101a));
+        assert_eq!(linkage_slot(&[0x55; LINKAGE], 0x1000), None);
+    }
 
     #[test]
     fn calls_are_told_from_other_instructions() {

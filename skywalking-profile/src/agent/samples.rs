@@ -1,0 +1,116 @@
+//! The samples of one poll, and what they make of its time.
+
+use super::following::{Stretch, What};
+use super::stacks::{Addresses, Stacks};
+use crate::thread_stack::SampledStack;
+
+/// Stacks in a row of one poll that are kept. Of a poll with more, every second one goes.
+const MOST_KEPT: usize = 4_000;
+
+/// A poll and its samples so far.
+#[derive(Debug)]
+pub(super) struct OpenPoll {
+    from: u64,
+    /// In time order, neighbours with different stacks.
+    samples: Vec<Sampled>,
+}
+
+/// One or more samples in a row of one stack.
+#[derive(Debug)]
+struct Sampled {
+    first: u64,
+    last: u64,
+    addresses: Addresses,
+}
+
+impl OpenPoll {
+    pub(super) fn new(from: u64) -> Self {
+        Self { from, samples: Vec::new() }
+    }
+
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
+    pub(super) fn add(&mut self, at: u64, stack: SampledStack, stacks: &mut Stacks) {
+        let last = self.samples.last_mut().filter(|last| last.last <= at);
+        let addresses = match (stack, &last) {
+            (SampledStack::Copied(image), _) => stacks.unwind(&image),
+            (SampledStack::Unchanged, Some(last)) => Addresses::clone(&last.addresses),
+            (SampledStack::Unchanged, None) => return,
+        };
+        self.add_stack(at, addresses);
+    }
+
+    fn add_stack(&mut self, at: u64, addresses: Addresses) {
+        match self.samples.last_mut() {
+            Some(last) if at < last.last => {}
+            Some(last) if last.addresses == addresses => last.last = at,
+            _ => self.samples.push(Sampled { first: at, last: at, addresses }),
+        }
+        if self.samples.len() > MOST_KEPT {
+            let mut is_kept = false;
+            self.samples.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+        }
+    }
+
+    /// The time of the poll, which lasted until `to`, divided between its samples: at the midpoints between them.
+    pub(super) fn stretches(self, to: u64) -> impl Iterator<Item = Stretch> {
+        let mut from = self.from;
+        let mut samples = self.samples.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let sample = samples.next()?;
+            let until = samples.peek().map_or(to, |next| sample.last.midpoint(next.first)).clamp(from, to);
+            let stretch = Stretch { from, to: until, what: What::Ran(Some(sample.addresses)) };
+            from = until;
+            Some(stretch)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(samples: &[(u64, u64)]) -> OpenPoll {
+        let mut poll = OpenPoll::new(100);
+        for (at, address) in samples {
+            poll.add_stack(*at, [*address].into());
+        }
+        poll
+    }
+
+    #[track_caller]
+    fn divides(samples: &[(u64, u64)], expected: &[(u64, u64, u64)]) {
+        let stretches = poll(samples).stretches(200).map(|stretch| {
+            let What::Ran(Some(addresses)) = stretch.what else { panic!("{stretch:?}") };
+            (stretch.from, stretch.to, addresses[0])
+        });
+        assert_eq!(stretches.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_poll_is_divided_at_the_midpoints() {
+        divides(&[(110, 1), (120, 1), (140, 2), (180, 1)], &[(100, 130, 1), (130, 160, 2), (160, 200, 1)]);
+        divides(&[(150, 1)], &[(100, 200, 1)]);
+    }
+
+    #[test]
+    fn samples_beyond_its_end_do_not_make_it_longer() {
+        divides(&[(150, 1), (290, 2)], &[(100, 200, 1), (200, 200, 2)]);
+        divides(&[(190, 1), (110, 2), (195, 3)], &[(100, 192, 1), (192, 200, 3)]);
+    }
+
+    #[test]
+    fn the_samples_of_an_endless_poll_are_thinned_evenly() {
+        let samples: Vec<_> = (0..10 * MOST_KEPT as u64).map(|i| (100 + i, i % 2 + i / 1_000)).collect();
+        let poll = poll(&samples);
+        assert!(poll.samples.len() <= MOST_KEPT, "{}", poll.samples.len());
+        assert!(poll.samples.len() > MOST_KEPT / 4, "{}", poll.samples.len());
+        let last = poll.samples.last().map(|sample| sample.addresses[0]);
+        assert!(last.is_some_and(|last| last >= 39));
+    }
+}

@@ -1,0 +1,58 @@
+//! When threads are sampled: as long as a task is active, as often as its dump period demands.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::TARGET;
+use crate::config::{SHORTEST_TICK, Sampling};
+use crate::request::{Event, Events};
+use crate::stack::SUPPORTED;
+use crate::thread_stack::{Sampler, SamplingLosses, install};
+
+/// A tick is this part of the dump period.
+const TICKS_IN_A_PERIOD: u32 = 5;
+
+/// Starts and stops the sampler.
+#[derive(Debug)]
+pub(super) struct Ticks {
+    settings: Sampling,
+    events: Events,
+    sampler: Option<Sampler>,
+}
+
+impl Ticks {
+    pub(super) fn new(settings: Sampling, events: Events) -> Self {
+        Self { settings, events, sampler: None }
+    }
+
+    /// Samples for tasks with these dump periods from now on.
+    pub(super) fn sample_for(&mut self, dump_periods: impl Iterator<Item = Duration>) {
+        // Starting anew looks after the signal: something else may have taken it meanwhile.
+        self.sampler = None;
+        let Some(shortest) = dump_periods.min() else { return };
+        if !self.settings.running || !SUPPORTED {
+            return;
+        }
+        let tick = self.settings.tick.unwrap_or(shortest / TICKS_IN_A_PERIOD).max(SHORTEST_TICK);
+        let signal = install(self.settings.signal).inspect_err(|error| {
+            warn!(target: TARGET, "what runs is not sampled, only what blocks: {error}");
+        });
+        let events = self.events.clone();
+        let deliver = move |sample| events.send(Event::Sampled(sample));
+        self.sampler = Sampler::start(self.events.sampling(), tick, signal.ok(), deliver)
+            .inspect_err(|error| warn!(target: TARGET, %error, "cannot start the thread that samples thread stacks"))
+            .ok();
+    }
+
+    /// What a sample is lost in.
+    pub(super) fn losses(&self) -> &SamplingLosses {
+        &self.events.sampling().losses
+    }
+
+    /// A sample came to nothing.
+    pub(super) fn lose(&self) {
+        self.losses().ticks.fetch_add(1, Ordering::Relaxed);
+    }
+}

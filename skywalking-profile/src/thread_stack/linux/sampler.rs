@@ -1,0 +1,266 @@
+//! The tick: one thread that looks at whoever polls followed requests, as long as a task is active.
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::activity::{Activity, State};
+use super::signal;
+use super::thread::{Polled, Thread, threads};
+use super::watch::taken;
+use crate::stack::{Image, LONGEST_COPY, Registers};
+use crate::thread_stack::{SampledStack, Sampling, ThreadSample};
+use crate::{TARGET, clock};
+
+/// What a tick is shortened to. Whole milliseconds would keep step with the application's timers, and each tick would meet
+/// the same part of what they start.
+const OF_A_TICK: f64 = 0.9635;
+
+/// Ticks without anybody to look at, before the sampler falls asleep.
+const IDLE_TICKS: u32 = 50;
+
+/// A signal that is not answered for so long is given up. On busy machines threads wait for tens of milliseconds.
+const ANSWER_WITHIN: u64 = 100_000_000;
+
+/// A thread that did not answer so many signals in a row blocks them: it is sent no more.
+const MOST_UNANSWERED: u32 = 3;
+
+/// Threads whose files are held open, though they may not be polling at the moment.
+const MOST_KNOWN: usize = 64;
+
+/// The sampler's thread. Dropping it ends the thread.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    sampling: Arc<Sampling>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts it, to look once a `tick`; without `signal` threads that run are not sampled. Samples go to `deliver`, which says whether there was
+    /// room for them.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(crate) fn start(
+        sampling: &Arc<Sampling>,
+        tick: Duration,
+        signal: Option<c_int>,
+        deliver: impl Fn(ThreadSample) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
+        let sampling = Arc::clone(sampling);
+        let mut rounds = Rounds {
+            sampling: Arc::clone(&sampling),
+            tick: tick.mul_f64(OF_A_TICK),
+            signal,
+            memory: File::open("/proc/self/mem").ok(),
+            known: HashMap::new(),
+            deliver,
+        };
+        sampling.set_on(true);
+        match thread::Builder::new().name("sw-profile-tick".to_owned()).spawn(move || rounds.run()) {
+            Ok(thread) => Ok(Self { sampling, thread: Some(thread) }),
+            Err(error) => {
+                sampling.set_on(false);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.sampling.set_on(false);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's state.
+struct Rounds<D> {
+    sampling: Arc<Sampling>,
+    tick: Duration,
+    signal: Option<c_int>,
+    /// `/proc/self/mem`: stack that is gone by now is an error there and not a signal.
+    memory: Option<File>,
+    /// By the addresses of the threads' records.
+    known: HashMap<usize, Known>,
+    deliver: D,
+}
+
+/// What was seen of a thread at the last look.
+struct Known {
+    activity: Activity,
+    polled: Option<Polled>,
+    cpu_time: Option<u64>,
+    /// It was blocked at that processor time, and its stack was copied.
+    is_copied: bool,
+    /// When it was last signalled.
+    signalled: u64,
+    /// Signals in a row that it did not answer.
+    unanswered: u32,
+}
+
+impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
+    fn run(&mut self) {
+        let mut idle = 0;
+        let mut due = Instant::now() + self.tick;
+        while self.sampling.is_on() {
+            if idle == IDLE_TICKS {
+                self.known.clear();
+                self.sampling.sleep(|| self.polling().next().is_some());
+                (idle, due) = (0, Instant::now() + self.tick);
+                continue;
+            }
+            if !self.sampling.wait_until(due) {
+                continue;
+            }
+            let is_busy = self.look();
+            idle = if is_busy { 0 } else { idle + 1 };
+            due += self.tick;
+            let now = Instant::now();
+            while due <= now {
+                due += self.tick;
+                self.lose_tick(is_busy);
+            }
+        }
+    }
+
+    /// The threads that poll requests of this sampler.
+    fn polling(&self) -> impl Iterator<Item = (&'static Thread, Polled)> + use<D> {
+        let id = self.sampling.id();
+        threads().filter_map(move |thread| Some((thread, thread.polled().filter(|polled| polled.sampler == id)?)))
+    }
+
+    /// Whether there was anybody to look at.
+    fn look(&mut self) -> bool {
+        let mut is_busy = false;
+        for (thread, polled) in self.polling() {
+            is_busy = true;
+            let (record, tid) = (ptr::from_ref(thread).addr(), thread.tid());
+            let known = self.known.remove(&record).filter(|known| known.activity.tid() == tid);
+            let mut known = known.unwrap_or_else(|| Known::of(tid));
+            self.look_at(thread, polled, &mut known);
+            self.known.insert(record, known);
+        }
+        if self.known.len() > MOST_KNOWN {
+            let polling: Vec<_> = self.polling().map(|(thread, _)| ptr::from_ref(thread).addr()).collect();
+            self.known.retain(|record, _| polling.contains(record));
+        }
+        is_busy
+    }
+
+    fn look_at(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
+        if let Some(sample) = taken(thread, &self.sampling) {
+            known.unanswered = 0;
+            self.deliver(sample);
+        }
+        let Some(cpu_time) = known.activity.cpu_time() else { return };
+        let last = known.cpu_time.replace(cpu_time);
+        let is_same_poll = known.polled.replace(polled) == Some(polled);
+        if is_same_poll && known.is_copied && last == Some(cpu_time) {
+            return self.deliver(sample(polled, SampledStack::Unchanged));
+        }
+        known.is_copied = false;
+        match known.activity.state() {
+            State::Blocked { pc, sp } => {
+                let image = self.copy(&polled, pc, sp);
+                // Else it has run meanwhile, and the copy may be of two stacks.
+                let is_of_one = known.activity.cpu_time() == Some(cpu_time) && thread.polled() == Some(polled);
+                match image.filter(|_| is_of_one) {
+                    Some(image) => {
+                        known.is_copied = true;
+                        self.deliver(sample(polled, SampledStack::Copied(image)));
+                    }
+                    None => self.lose_tick(true),
+                }
+            }
+            State::Running => self.signal(thread, polled, known),
+            // It may well be blocked, unless it has run for a good part of the tick.
+            State::Unknown => {
+                let ran = last.map_or(0, |last| cpu_time.saturating_sub(last));
+                if ran >= clock::nanos(self.tick) / 4 {
+                    self.signal(thread, polled, known);
+                }
+            }
+        }
+    }
+
+    /// The stack of a thread that is blocked.
+    fn copy(&self, polled: &Polled, pc: usize, sp: usize) -> Option<Image> {
+        // It may be on a stack that a library made.
+        let len = polled.frame.distance_from(sp)?.min(LONGEST_COPY);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
+        self.memory.as_ref()?.read_exact_at(&mut bytes, sp as u64).ok()?;
+        Image::of_copy(Registers::of_blocked(pc, sp), bytes, &polled.frame)
+    }
+
+    fn signal(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
+        let Some(signal) = self.signal else { return };
+        if known.unanswered >= MOST_UNANSWERED {
+            return self.lose_tick(true);
+        }
+        let now = clock::now();
+        if !thread.copy.ask() {
+            // The last one is still under way.
+            if now.saturating_sub(known.signalled) >= ANSWER_WITHIN && thread.copy.withdraw() {
+                known.unanswered += 1;
+                self.sampling.losses.signals.fetch_add(1, Ordering::Relaxed);
+            }
+            return self.lose_tick(true);
+        }
+        known.signalled = now;
+        // Once more: the fewer are signalled that have gone on to something else.
+        if thread.polled() != Some(polled) {
+            thread.copy.withdraw();
+            return;
+        }
+        if let Err(error) = signal::send(signal, thread, known.activity.tid()) {
+            thread.copy.withdraw();
+            self.lose_tick(true);
+            // Otherwise it has ended, or too many signals are queued for this user.
+            if !matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EAGAIN)) {
+                self.signal = None;
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    warn!(
+                        target: TARGET,
+                        %error,
+                        "threads cannot be signalled here (rt_tgsigqueueinfo): what runs is not sampled, only what blocks"
+                    );
+                });
+            }
+        }
+    }
+
+    fn deliver(&self, sample: ThreadSample) {
+        let has_room = (self.deliver)(sample);
+        self.lose_tick(!has_room);
+    }
+
+    fn lose_tick(&self, is_lost: bool) {
+        self.sampling.losses.ticks.fetch_add(is_lost.into(), Ordering::Relaxed);
+    }
+}
+
+impl Known {
+    fn of(tid: i32) -> Self {
+        let activity = Activity::of(tid);
+        Self { activity, polled: None, cpu_time: None, is_copied: false, signalled: 0, unanswered: 0 }
+    }
+}
+
+fn sample(polled: Polled, stack: SampledStack) -> ThreadSample {
+    ThreadSample { request: polled.request, since: polled.since, at: clock::now(), stack }
+}
