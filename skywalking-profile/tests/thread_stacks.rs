@@ -2,27 +2,43 @@
 
 mod support;
 
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::hint::black_box;
 use std::io::{ErrorKind, Read};
-use std::os::unix::net::UnixStream;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skywalking_profile::ProfileConfig;
-use support::{Times, Tree, block_on, ms, on_a_new_thread, on_one_thread, on_workers, profile, profile_with};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::Empty;
+use skywalking_profile::{ProfileConfig, ProfileTask};
+use support::{Times, Tree, block_on, embedded, get, ms, on_one_thread, on_workers, profile, profile_with};
 use tokio::time::sleep;
+use tower::{Layer, ServiceExt, service_fn};
 
-fn sampled() -> ProfileConfig {
-    ProfileConfig::new("test").expect("a name")
+/// What samples tell of a function may be off by a tick of 2 ms at each end; on a busy machine ticks come late.
+const TOLERANCE: Duration = Duration::from_millis(10);
+
+fn sampled<T, F>(handler: fn() -> F, executor: fn(BoxFuture<'static, Response<()>>) -> Response<()>) -> (Tree, T)
+where
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    profile_with(ProfileConfig::new("test").expect("a name"), handler, executor)
 }
 
-/// Computes for so long, without calling anything that is not inlined.
+/// Computes for so long, in itself alone.
 #[inline(never)]
 fn compute(time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {
-        for i in 0..10_000_u64 {
-            black_box(i);
+        let mut i = 0_u64;
+        while i < 20_000 {
+            i += black_box(1);
         }
     }
 }
@@ -30,14 +46,17 @@ fn compute(time: Duration) {
 #[inline(never)]
 fn render() -> Times {
     let start = Instant::now();
-    compress();
-    compute(ms(20));
-    vec![("thread_stacks::render", start.elapsed())]
+    let mut times = compress();
+    compute(ms(50));
+    times.push(("thread_stacks::render", start.elapsed()));
+    times
 }
 
 #[inline(never)]
-fn compress() {
-    compute(ms(40));
+fn compress() -> Times {
+    let start = Instant::now();
+    compute(ms(100));
+    vec![("thread_stacks::compress", start.elapsed())]
 }
 
 async fn page() -> Times {
@@ -48,27 +67,127 @@ async fn page() -> Times {
 }
 
 #[test]
-fn what_computes_is_shown() {
+fn what_computes_is_shown_in_its_functions() {
     for executor in [on_workers, on_one_thread] {
-        let (tree, times) = profile_with(sampled(), page, executor);
-        eprintln!("{tree}\n{times:?}");
+        let (tree, times) = sampled(page, executor);
+        tree.is_finished();
+        for (function, measured) in times {
+            tree.took_about(function, measured, TOLERANCE);
+        }
     }
 }
 
+#[test]
+fn what_computes_is_not_shown_if_it_is_not_wanted() {
+    let (tree, times) = profile(page, on_one_thread);
+    for (function, _) in &times {
+        tree.has_no(function);
+    }
+    tree.took_about("[running]", times.last().expect("render's").1, TOLERANCE);
+}
+
 async fn blocks() -> Times {
+    [doze(), read_late()].concat()
+}
+
+#[inline(never)]
+fn doze() -> Times {
     let start = Instant::now();
     thread::sleep(ms(60));
-    let slept = start.elapsed();
-    let (mut socket, _peer) = UnixStream::pair().expect("a pair of sockets");
-    socket.set_read_timeout(Some(ms(30))).expect("a timeout");
+    vec![("std::thread::functions::sleep", start.elapsed())]
+}
+
+#[inline(never)]
+fn read_late() -> Times {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let mut socket = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    socket.set_read_timeout(Some(ms(60))).expect("a timeout");
     let start = Instant::now();
     let error = socket.read(&mut [0; 8]).expect_err("nothing to read");
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    vec![("sleep", slept), ("read", start.elapsed())]
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "a signal would interrupt it");
+    vec![("thread_stacks::read_late", start.elapsed())]
 }
 
 #[test]
-fn what_blocks_is_shown_and_not_disturbed() {
-    let (tree, times) = profile_with(sampled().frames(skywalking_profile::Frames::All), blocks, block_on);
-    eprintln!("{tree}\n{times:?}");
+fn what_blocks_is_shown_and_goes_on_undisturbed() {
+    let (tree, times) = sampled(blocks, block_on);
+    for (function, measured) in times {
+        tree.took_about(function, measured, TOLERANCE);
+    }
+}
+
+async fn short_polls() -> Times {
+    let start = Instant::now();
+    let mut computed = Duration::ZERO;
+    for length in [2, 3, 4, 5, 2, 3, 4, 5] {
+        sleep(ms(3)).await;
+        let start = Instant::now();
+        compute(ms(length));
+        computed += start.elapsed();
+    }
+    sleep(ms(3)).await;
+    vec![("thread_stacks::compute", computed), ("thread_stacks::short_polls", start.elapsed())]
+}
+
+#[test]
+fn short_polls_between_waits_have_their_full_time() {
+    let (tree, times) = sampled(short_polls, on_one_thread);
+    let [(compute, computed), (handler, lasted)] = *times else { panic!("{times:?}") };
+    tree.took_about(handler, lasted, TOLERANCE);
+    // A tick that comes late meets another poll, or none.
+    tree.took_together(&[compute], computed);
+}
+
+#[test]
+fn a_service_that_computes_in_its_call_is_shown() {
+    let (layer, trees) = embedded();
+    layer.profile(ProfileTask::new("GET:/").samples(1)).expect("an active layer");
+    let service = layer.layer(service_fn(|_: Request<()>| {
+        let mut response = Response::new(Empty::<&[u8]>::new());
+        response.extensions_mut().insert(render());
+        ready(Ok::<_, Infallible>(response))
+    }));
+    let Ok(response) = block_on(service.oneshot(get("/")));
+    let times = response.extensions().get::<Times>().cloned().expect("times");
+    drop(response);
+    let tree = trees.next();
+    for (function, measured) in times {
+        tree.took_about(function, measured, TOLERANCE);
+    }
+}
+
+static LOCK: Mutex<()> = Mutex::new(());
+
+#[inline(never)]
+fn takes_lock() {
+    drop(LOCK.lock());
+}
+
+#[test]
+fn a_poll_that_hangs_is_shown_at_the_end_of_the_task() {
+    let held = LOCK.lock();
+    let (layer, trees) = embedded();
+    layer.profile(ProfileTask::new("GET:/").samples(1)).expect("an active layer");
+    let (polls, polled) = mpsc::channel();
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let polls = polls.clone();
+        async move {
+            polls.send(Instant::now()).expect("the test waits");
+            takes_lock();
+            Ok::<_, Infallible>(Response::new(Empty::<&[u8]>::new()))
+        }
+    }));
+    thread::scope(|scope| {
+        let request = scope.spawn(|| block_on(service.oneshot(get("/")).map(drop)));
+        let since = polled.recv().expect("a poll");
+        // Long enough for a sample on any machine.
+        thread::sleep(ms(300));
+        let hung = since.elapsed();
+        block_on(layer.shutdown());
+        let tree = trees.next();
+        tree.is_unfinished();
+        tree.took_about("thread_stacks::takes_lock", hung, ms(100));
+        drop(held);
+        request.join().expect("no panic");
+    });
 }

@@ -17,8 +17,8 @@ mod visits;
 use std::fmt;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{process, thread};
 
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +38,8 @@ const SHUT_DOWN: TaskError = TaskError("the layer is inactive or shut down");
 
 /// The layer's handle of the agent. Dropping it stops the thread.
 pub(crate) struct Agent {
+    /// The process that has the thread: one that was forked from it has none.
+    process: u32,
     board: Arc<Board>,
     events: Events,
     embedded: bool,
@@ -76,7 +78,12 @@ impl Agent {
                 error!(target: TARGET, %error, "cannot start the agent's thread: nothing will be profiled");
             }
         }
-        Self { board, events, embedded, orders, alive: Arc::new(Mutex::new(alive)) }
+        Self { process: process::id(), board, events, embedded, orders, alive: Arc::new(Mutex::new(alive)) }
+    }
+
+    /// Whether this process was forked from the agent's.
+    pub(crate) fn is_forked(&self) -> bool {
+        process::id() != self.process
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
@@ -92,7 +99,7 @@ impl Agent {
         if !self.embedded {
             return Err(TaskError("the layer reports to an OAP, whose UI alone makes profile tasks"));
         }
-        if self.orders.is_closed() {
+        if self.orders.is_closed() || self.is_forked() {
             return Err(SHUT_DOWN);
         }
         // On the board at once: the very next request is to be followed.
@@ -104,7 +111,7 @@ impl Agent {
     }
 
     pub(crate) async fn shutdown(&self) {
-        if self.orders.send(Order::Shutdown { within: SHUTDOWN }).is_err() {
+        if self.is_forked() || self.orders.send(Order::Shutdown { within: SHUTDOWN }).is_err() {
             return;
         }
         // The caller's runtime may have no timer, and the agent's thread may be held up in the application's callback: the
@@ -124,7 +131,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if self.orders.send(Order::Shutdown { within: DROP }).is_ok() {
+        if !self.is_forked() && self.orders.send(Order::Shutdown { within: DROP }).is_ok() {
             wait_for_end(&self.alive, DROP);
         }
     }

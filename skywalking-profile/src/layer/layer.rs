@@ -66,6 +66,9 @@ impl ProfileLayer {
 
     #[cold]
     fn look_closer<B>(&self, request: &mut http::Request<B>) -> Option<Admitted> {
+        if self.agent.is_forked() {
+            return None;
+        }
         let (board, events) = (self.agent.board(), self.agent.events());
         // The same layer further out, on a router around this one, has it.
         if request.extensions().get::<FollowedBy>().is_some_and(|by| by.0.as_ptr() == Arc::as_ptr(board)) {

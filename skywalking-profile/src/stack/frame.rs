@@ -23,15 +23,13 @@ pub(crate) struct Frame {
     pub(crate) source: Option<Source>,
     /// Whether the compiler put it into the function of the frame before it.
     pub(crate) inlined: bool,
+    /// Whether it is of a shared library, or of the executable if this crate is in a library.
+    pub(crate) foreign: bool,
 }
 
 impl Frame {
     pub(crate) fn new(symbol: &str, source: Option<Source>) -> Self {
-        Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source, inlined: false }
-    }
-
-    pub(crate) fn inlined(self) -> Self {
-        Self { inlined: true, ..self }
+        Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source, inlined: false, foreign: false }
     }
 }
 

@@ -73,9 +73,14 @@ fn is_application(frame: &Frame, lines_known: bool) -> bool {
         None if frame.name.path() == CUT_OFF => false,
         None if frame.name.path() == UNKNOWN => true,
         Some(source) => source.library,
-        None => lines_known || is_compilers(frame) || is_of(frame, &LIBRARIES),
+        None => lines_known || !is_rust(frame) || is_compilers(frame) || is_of(frame, &LIBRARIES),
     };
-    !library && !OURS.contains(&frame.name.crate_name())
+    !library && !frame.foreign && !OURS.contains(&frame.name.crate_name())
+}
+
+/// A function of Rust has a path; the C library's, which may be linked in, have bare names.
+fn is_rust(frame: &Frame) -> bool {
+    frame.name.path().contains("::")
 }
 
 /// Whether the frame's crate is one of `crates`, or of its family: `tokio_util` is of `tokio`'s.
@@ -265,6 +270,34 @@ mod tests {
             symbol("tokio::sync::task::atomic_waker::AtomicWaker::register_by_ref"),
         ];
         assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["tokio::time::sleep::Sleep"]);
+    }
+
+    #[test]
+    fn what_runs_ends_in_what_the_application_called() {
+        let shown = |frames: &[Frame]| signatures(frames, Frames::Application, Leaf::Running);
+        let handler = frame("shop::order", HERE, "main.rs", 12);
+        let std = |symbol_: &str| frame(symbol_, "/rustc/59807/library/std/src", "lib.rs", 9);
+        let sleep = [handler.clone(), std("std::thread::functions::sleep"), symbol("clock_nanosleep")];
+        assert_eq!(shown(&sleep), ["shop::order", "std::thread::functions::sleep @ main.rs:12"]);
+        // What is inlined, and what the language consists of, is the caller's own.
+        let inlined = Frame { inlined: true, ..std("std::io::Read::read") };
+        let next = frame("core::ops::range::Range::next", STANDARD, "range.rs", 9);
+        assert_eq!(shown(&[handler.clone(), next.clone(), inlined]), ["shop::order"]);
+        assert_eq!(shown(&[handler.clone(), next, symbol("malloc")]), ["shop::order", "malloc @ main.rs:12"]);
+        let caught = [handler, std("std::panicking::catch_unwind"), frame("shop::item", HERE, "item.rs", 1)];
+        assert_eq!(shown(&caught), ["shop::order", "shop::item @ main.rs:12"]);
+    }
+
+    #[test]
+    fn functions_of_other_modules_and_languages_are_not_the_applications() {
+        let recv = Frame { foreign: true, ..frame("__libc_recv", "./socket", "recv.c", 23) };
+        let frames = [frame("shop::order", HERE, "main.rs", 12), recv.clone(), recv];
+        assert_eq!(
+            signatures(&frames, Frames::Application, Leaf::Running),
+            ["shop::order", "__libc_recv @ main.rs:12"]
+        );
+        let frames = [symbol("shop::order"), symbol("malloc"), symbol("_int_malloc")];
+        assert_eq!(signatures(&frames, Frames::Application, Leaf::Running), ["shop::order", "malloc"]);
     }
 
     #[test]

@@ -60,6 +60,15 @@ impl Tree {
         }
     }
 
+    /// The function is one node of this duration, as far as samples can tell.
+    #[track_caller]
+    pub(crate) fn took_about(&self, name: &str, measured: Duration, tolerance: Duration) {
+        if CAPTURED {
+            let off = self.node(name).duration().abs_diff(measured);
+            assert!(off <= tolerance, "{name} measured {measured:?}, but see\n{self}");
+        }
+    }
+
     /// The functions are nodes of this duration together, wherever they are.
     #[track_caller]
     pub(crate) fn took_together(&self, names: &[&str], measured: Duration) {

@@ -1,6 +1,7 @@
 //! Code addresses to frames, by the debug information or the symbols of the binary.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) struct Symbolizer {
     /// The same without debug information.
     symbols: source::Source<'static>,
     replaced: Vec<Replaced>,
+    /// The module that this crate is in.
+    own: Option<OsString>,
     cache: HashMap<u64, Arc<[Frame]>>,
 }
 
@@ -33,14 +36,12 @@ impl Symbolizer {
         process.perf_map = false;
         let mut symbols = process.clone();
         symbols.debug_syms = false;
-        Self {
-            // Names are demangled here, by `Name`.
-            blazesym: Blazesym::builder().enable_demangling(false).enable_auto_reload(false).build(),
-            process: process.into(),
-            symbols: symbols.into(),
-            replaced: replaced(),
-            cache: HashMap::new(),
-        }
+        let symbols = symbols.into();
+        // Names are demangled here, by `Name`.
+        let blazesym = Blazesym::builder().enable_demangling(false).enable_auto_reload(false).build();
+        let own = blazesym.symbolize_single(&symbols, Input::AbsAddr(Self::new as *const () as u64)).ok();
+        let own = own.and_then(|own| own.into_sym()?.module.map(OsString::from));
+        Self { blazesym, process: process.into(), symbols, replaced: replaced(), own, cache: HashMap::new() }
     }
 
     /// The frames at each of `addresses`, in their order, inlined functions expanded, outer ones first.
@@ -91,7 +92,7 @@ impl Symbolizer {
         let Ok(symbolized) = self.blazesym.symbolize(source, input) else { return false };
         for (&address, symbolized) in addresses.iter().zip(symbolized) {
             let frames = match symbolized {
-                Symbolized::Sym(symbol) => frames(&symbol),
+                Symbolized::Sym(symbol) => frames(&symbol, self.own.as_deref()),
                 Symbolized::Unknown(_) => vec![nameless(if address == CUT { CUT_OFF } else { UNKNOWN })],
             };
             self.cache.insert(address, frames.into());
@@ -135,10 +136,15 @@ fn parse_replaced(line: &str, executable: &Path) -> Option<Replaced> {
     })
 }
 
-fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
-    let outer = Frame::new(&symbol.name, symbol.code_info.as_deref().and_then(place));
-    let inlined = symbol.inlined.iter();
-    let inlined = inlined.map(|call| Frame::new(&call.name, call.code_info.as_ref().and_then(place)).inlined());
+fn frames(symbol: &Sym<'_>, own: Option<&OsStr>) -> Vec<Frame> {
+    let foreign = own.is_some() && symbol.module.as_deref().is_some_and(|module| Some(module) != own);
+    let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Frame {
+        inlined,
+        foreign,
+        ..Frame::new(name, code.and_then(place))
+    };
+    let outer = frame(&symbol.name, symbol.code_info.as_deref(), false);
+    let inlined = symbol.inlined.iter().map(|call| frame(&call.name, call.code_info.as_ref(), true));
     [outer].into_iter().chain(inlined).collect()
 }
 
