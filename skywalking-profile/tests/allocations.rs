@@ -19,7 +19,7 @@ use http::{Extensions, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::StreamBody;
 use skywalking_profile::{ProfileConfig, ProfileLayer, ProfileTask};
-use support::{FOREVER, block_on, embedded, get};
+use support::{FOREVER, block_on, get, sampled};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const PATH: &str = "/orders";
@@ -27,20 +27,20 @@ const ENDPOINT: &str = "GET:/orders";
 
 #[test]
 fn without_a_task_a_request_allocates_as_without_the_layer() {
-    let (layer, _trees) = embedded();
+    let (layer, _trees) = sampled();
     allocates_as_without(&layer);
 }
 
 #[test]
 fn while_another_endpoint_has_a_task_a_request_allocates_as_without_the_layer() {
-    let (layer, _trees) = embedded();
+    let (layer, _trees) = sampled();
     layer.profile(ProfileTask::new("GET:/")).unwrap();
     allocates_as_without(&layer);
 }
 
 #[test]
 fn after_its_task_a_request_allocates_as_without_the_layer() {
-    let (layer, trees) = embedded();
+    let (layer, trees) = sampled();
     layer.profile(ProfileTask::new(ENDPOINT)).unwrap();
     drop(block_on(layer.layer(service_fn(answer)).oneshot(get(PATH))));
     trees.next().is_finished();
@@ -49,7 +49,7 @@ fn after_its_task_a_request_allocates_as_without_the_layer() {
 
 #[test]
 fn after_a_shutdown_a_request_allocates_as_without_the_layer() {
-    let (layer, _trees) = embedded();
+    let (layer, _trees) = sampled();
     layer.profile(ProfileTask::new(ENDPOINT)).unwrap();
     block_on(layer.shutdown());
     allocates_as_without(&layer);
@@ -82,7 +82,7 @@ fn after_a_shutdown_with_an_oap_a_request_of_a_new_endpoint_allocates_as_without
 
 #[test]
 fn with_a_frameworks_routes_a_request_allocates_as_without_the_layer() {
-    let (layer, _trees) = embedded();
+    let (layer, _trees) = sampled();
     let layer = layer.with_route(route);
     allocates_as_without_of(&layer, routed);
     layer.profile(ProfileTask::new("GET:/")).unwrap();

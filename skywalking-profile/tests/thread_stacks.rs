@@ -16,14 +16,17 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Empty;
 use skywalking_profile::{ProfileConfig, ProfileTask};
-use support::{Times, Tree, block_on, embedded, get, ms, on_one_thread, on_workers, profile, profile_with};
+use support::{Times, Tree, block_on, get, ms, on_one_thread, on_workers, profile, profile_with, sampled};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 
 /// What samples tell of a function may be off by a tick of 2 ms at each end; on a busy machine ticks come late.
 const TOLERANCE: Duration = Duration::from_millis(10);
 
-fn sampled<T, F>(handler: fn() -> F, executor: fn(BoxFuture<'static, Response<()>>) -> Response<()>) -> (Tree, T)
+fn profile_sampled<T, F>(
+    handler: fn() -> F,
+    executor: fn(BoxFuture<'static, Response<()>>) -> Response<()>,
+) -> (Tree, T)
 where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -69,7 +72,7 @@ async fn page() -> Times {
 #[test]
 fn what_computes_is_shown_in_its_functions() {
     for executor in [on_workers, on_one_thread] {
-        let (tree, times) = sampled(page, executor);
+        let (tree, times) = profile_sampled(page, executor);
         tree.is_finished();
         for (function, measured) in times {
             tree.took_about(function, measured, TOLERANCE);
@@ -110,7 +113,7 @@ fn read_late() -> Times {
 
 #[test]
 fn what_blocks_is_shown_and_goes_on_undisturbed() {
-    let (tree, times) = sampled(blocks, block_on);
+    let (tree, times) = profile_sampled(blocks, block_on);
     for (function, measured) in times {
         tree.took_about(function, measured, TOLERANCE);
     }
@@ -131,7 +134,7 @@ async fn short_polls() -> Times {
 
 #[test]
 fn short_polls_between_waits_have_their_full_time() {
-    let (tree, times) = sampled(short_polls, on_one_thread);
+    let (tree, times) = profile_sampled(short_polls, on_one_thread);
     let [(compute, computed), (handler, lasted)] = *times else { panic!("{times:?}") };
     tree.took_about(handler, lasted, TOLERANCE);
     // A tick that comes late meets another poll, or none.
@@ -140,7 +143,7 @@ fn short_polls_between_waits_have_their_full_time() {
 
 #[test]
 fn a_service_that_computes_in_its_call_is_shown() {
-    let (layer, trees) = embedded();
+    let (layer, trees) = sampled();
     layer.profile(ProfileTask::new("GET:/").samples(1)).expect("an active layer");
     let service = layer.layer(service_fn(|_: Request<()>| {
         let mut response = Response::new(Empty::<&[u8]>::new());
@@ -166,7 +169,7 @@ fn takes_lock() {
 #[test]
 fn a_poll_that_hangs_is_shown_at_the_end_of_the_task() {
     let held = LOCK.lock();
-    let (layer, trees) = embedded();
+    let (layer, trees) = sampled();
     layer.profile(ProfileTask::new("GET:/").samples(1)).expect("an active layer");
     let (polls, polled) = mpsc::channel();
     let service = layer.layer(service_fn(move |_: Request<()>| {

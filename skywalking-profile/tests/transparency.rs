@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use http::Response;
 use http_body_util::Empty;
 use skywalking_profile::ProfileTask;
-use support::{embedded, get, ms};
+use support::{get, ms, sampled};
 use tokio::runtime::Builder;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::yield_now;
@@ -113,7 +113,7 @@ fn is_polled_as_often<F: Future<Output = ()> + Send + 'static>(what: &str, handl
             counting_polls(handler(), Arc::clone(&counts)).map(answer)
         })
     };
-    let (layer, trees) = embedded();
+    let (layer, trees) = sampled();
     let without = counted(|counts| service(counts).oneshot(get("/")).map(drop).boxed());
     let through = || counted(|counts| layer.layer(service(counts)).oneshot(get("/")).map(drop).boxed());
     assert_eq!(through(), without, "polls and wakes of {what}, not followed");

@@ -7,8 +7,18 @@ use skywalking_profile::{ProfileConfig, ProfileLayer};
 use super::FOREVER;
 use super::tree::Tree;
 
+/// Without samples of what runs: on a busy machine any poll lasts long enough for one, and its frames would be in the way.
 pub(crate) fn embedded() -> (ProfileLayer, Trees) {
+    embedded_with(unsampled())
+}
+
+/// As a user gets it.
+pub(crate) fn sampled() -> (ProfileLayer, Trees) {
     embedded_with(ProfileConfig::new("test").expect("a name"))
+}
+
+pub(crate) fn unsampled() -> ProfileConfig {
+    ProfileConfig::new("test").expect("a name").running_samples(false)
 }
 
 pub(crate) fn embedded_with(config: ProfileConfig) -> (ProfileLayer, Trees) {

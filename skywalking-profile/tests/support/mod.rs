@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use http_body_util::Empty;
 
-pub(crate) use embedded::{Trees, embedded, embedded_with};
+pub(crate) use embedded::{Trees, embedded, embedded_with, sampled};
 pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
 pub(crate) use log::{Line, Log};
 pub(crate) use oap::{Call, FakeOap, Fault, Kind};

@@ -10,7 +10,7 @@ use http_body_util::Empty;
 use skywalking_profile::{ProfileConfig, ProfileTask};
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::embedded::embedded_with;
+use super::embedded::{embedded_with, unsampled};
 use super::get;
 use super::tree::Tree;
 
@@ -23,7 +23,7 @@ where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    profile_with(config(), handler, executor)
+    profile_with(unsampled(), handler, executor)
 }
 
 pub(crate) fn profile_with<T, F>(
@@ -50,12 +50,7 @@ where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    profile_all(config(), handler, executors)
-}
-
-/// Without samples of what runs: on a busy machine any poll lasts long enough for one, and its frames would be in the way.
-fn config() -> ProfileConfig {
-    ProfileConfig::new("test").expect("a name").running_samples(false)
+    profile_all(unsampled(), handler, executors)
 }
 
 /// As `profile_each`, but again if the machine interrupted a poll for as long as what is to be seen.
