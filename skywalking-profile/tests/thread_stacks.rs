@@ -134,10 +134,13 @@ async fn short_polls() -> Times {
 
 #[test]
 fn short_polls_between_waits_have_their_full_time() {
-    let (tree, times) = profile_sampled(short_polls, on_one_thread);
+    // A tick that comes late meets another poll, or none.
+    let (tree, times) = (0..10)
+        .map(|_| profile_sampled(short_polls, on_one_thread))
+        .find(|(tree, _)| !tree.is_disturbed())
+        .expect("a machine with time for a tick");
     let [(compute, computed), (handler, lasted)] = *times else { panic!("{times:?}") };
     tree.took_about(handler, lasted, TOLERANCE);
-    // A tick that comes late meets another poll, or none.
     tree.took_together(&[compute], computed);
 }
 

@@ -211,9 +211,9 @@ impl Run {
                 }
             }
             Event::Sampled(sample) => {
-                let is_used =
-                    following.get_mut(&sample.request).is_some_and(|following| following.sampled(sample, stacks));
-                if !is_used {
+                if let Some(following) = following.get_mut(&sample.request)
+                    && !following.sampled(sample, stacks)
+                {
                     ticks.lose();
                 }
             }
