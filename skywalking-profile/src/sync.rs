@@ -1,6 +1,6 @@
 //! The atomics of what is modelled by loom: loom's own under `--cfg skywalking_profile_loom`, otherwise the standard ones.
 
 #[cfg(all(test, skywalking_profile_loom))]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 #[cfg(not(all(test, skywalking_profile_loom)))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};

@@ -8,23 +8,23 @@
 
 use std::cell::UnsafeCell;
 
-use crate::sync::{AtomicU8, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 pub(super) struct Mailbox<T> {
-    state: AtomicU8,
+    state: AtomicU64,
     content: UnsafeCell<T>,
 }
 
 /// Nobody waits for a value.
-const FREE: u8 = 0;
+const FREE: u64 = 0;
 /// The sampler waits for one.
-const ASKED: u8 = 1;
+const ASKED: u64 = 1;
 /// The content is the handler's.
-const FILLING: u8 = 2;
+const FILLING: u64 = 2;
 /// There is a value.
-const FULL: u8 = 3;
+const FULL: u64 = 3;
 /// The content is the taker's.
-const TAKING: u8 = 4;
+const TAKING: u64 = 4;
 
 // SAFETY: the content is touched by one side at a time, as the module's header shows, and handed over by an acquiring
 // compare-and-swap of a state that was stored with release.
@@ -32,7 +32,7 @@ unsafe impl<T: Send> Sync for Mailbox<T> {}
 
 impl<T> Mailbox<T> {
     pub(super) fn new(content: T) -> Self {
-        Self { state: AtomicU8::new(FREE), content: UnsafeCell::new(content) }
+        Self { state: AtomicU64::new(FREE), content: UnsafeCell::new(content) }
     }
 
     /// Asks for a value; false if one was asked for already, or is there.
@@ -66,7 +66,7 @@ impl<T> Mailbox<T> {
         Some(taken)
     }
 
-    fn step(&self, from: u8, to: u8) -> bool {
+    fn step(&self, from: u64, to: u64) -> bool {
         self.state.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }

@@ -13,12 +13,16 @@
 //! The copies are unwound and symbolized by the agent, as those of await trees are. No thread is stopped, and none waits
 //! for the sampler.
 
+#![cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))),
+    allow(dead_code, reason = "nothing is sampled")
+)]
+
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod linux;
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[path = "unsupported.rs"]
 mod linux;
-#[cfg(any(test, all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod mailbox;
 mod sampling;
 

@@ -76,6 +76,10 @@ impl Registers {
         Self { pc, sp, fp: None, lr: 0 }
     }
 
+    pub(super) fn with_frame_pointer(self, fp: usize) -> Self {
+        Self { fp: Some(fp), ..self }
+    }
+
     /// As framehop takes them. Above the bits that `highest_code` needs a return address may carry a signature.
     pub(super) fn to_unwind(self, highest_code: u64) -> UnwindRegsAarch64 {
         // Without any known code, which has no highest address, framehop's shift would overflow.

@@ -119,7 +119,7 @@ impl Unwinder {
         }
         [Calls::Surely, Calls::Perhaps].into_iter().find_map(|calls| {
             candidates.iter().filter(|candidate| candidate.1 == calls).find_map(|(fp, _)| {
-                let walk = self.walk(image, Registers { fp: Some(*fp as usize), ..image.registers() });
+                let walk = self.walk(image, image.registers().with_frame_pointer(*fp as usize));
                 let goes_on = walk.is_whole && walk.addresses.starts_with(&cut.addresses);
                 goes_on.then_some(walk)
             })

@@ -67,6 +67,10 @@ impl Registers {
         Self { pc, sp, fp: None }
     }
 
+    pub(super) fn with_frame_pointer(self, fp: usize) -> Self {
+        Self { fp: Some(fp), ..self }
+    }
+
     /// As framehop takes them. No bits of an address are a signature here, whatever the highest code address is.
     pub(super) fn to_unwind(self, _highest_code: u64) -> UnwindRegsX86_64 {
         UnwindRegsX86_64::new(self.pc as u64, self.sp as u64, self.fp.unwrap_or(NOWHERE) as u64)
