@@ -1,25 +1,33 @@
 //! The slow endpoints: those of the article that introduced SkyWalking's trace profiling for Python, in async Rust, and
-//! [orders].
+//! others, each in a module of its own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderValue;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{get, post};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::orders;
 use crate::server_timing::ServerTiming;
+use crate::{blocking, chunks, cpu, hang, orders, starved};
 
 /// The endpoints as SkyWalking names them.
-pub(crate) const NAMES: [&str; 3] = ["POST:/", "POST:/diagram", orders::NAME];
+pub(crate) const NAMES: [&str; 8] =
+    ["POST:/", "POST:/diagram", orders::NAME, cpu::NAME, chunks::NAME, blocking::NAME, starved::NAME, hang::NAME];
 
 /// The endpoints; orders come from `upstream`.
 pub(crate) fn router(upstream: SocketAddr) -> Router {
-    Router::new().route("/", post(song)).route("/diagram", post(diagram)).merge(orders::router(upstream))
+    Router::new()
+        .route("/", post(song))
+        .route("/diagram", post(diagram))
+        .merge(orders::router(upstream))
+        .route("/cpu", get(cpu::cpu))
+        .route("/chunks", get(chunks::chunks))
+        .route("/blocking", get(blocking::blocking))
+        .route("/starved", get(starved::starved))
+        .route("/hang", get(hang::hang))
 }
 
 async fn song() -> Response {
@@ -30,7 +38,7 @@ async fn song() -> Response {
     timing.note("sleep", slept);
     timing.note("song", start);
     timing.note("total", start);
-    (timed(&timing), Json(json!({"song": "Despacito", "artist": "Luis Fonsi"}))).into_response()
+    timing.response(json!({"song": "Despacito", "artist": "Luis Fonsi"}))
 }
 
 async fn method3(timing: &mut ServerTiming) {
@@ -58,7 +66,7 @@ async fn diagram() -> Response {
     method_a(&mut timing).await;
     timing.note("diagram", start);
     timing.note("total", start);
-    (timed(&timing), Json(json!({"methods": ["a", "b", "c", "d"]}))).into_response()
+    timing.response(json!({"methods": ["a", "b", "c", "d"]}))
 }
 
 async fn method_a(timing: &mut ServerTiming) {
@@ -84,8 +92,4 @@ async fn method_d(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(60)).await;
     timing.note("method_d", start);
-}
-
-fn timed(timing: &ServerTiming) -> [(&'static str, HeaderValue); 1] {
-    [("server-timing", timing.header())]
 }

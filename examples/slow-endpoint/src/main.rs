@@ -1,7 +1,7 @@
 //! A server with slow endpoints, followed by skywalking-profile.
 //!
 //! ```sh
-//! cargo run --release -p slow-endpoint -- --demo     # calls itself once per endpoint, prints each tree, exits
+//! cargo run --release -p slow-endpoint -- --demo     # calls its own endpoints, prints a tree of each, exits
 //! cargo run --release -p slow-endpoint               # serves on port 19090, prints a tree per request
 //! SW_AGENT_COLLECTOR_BACKEND_SERVICES=127.0.0.1:11800 \
 //! cargo run --release -p slow-endpoint               # the same, profiled by an OAP's profile tasks
@@ -10,10 +10,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows its results on the terminal")]
 
+mod blocking;
+mod chunks;
+mod computing;
+mod cpu;
 mod demo;
 mod endpoints;
+mod hang;
 mod orders;
 mod server_timing;
+mod starved;
 mod upstream;
 
 use std::env;
@@ -21,12 +27,17 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use skywalking_profile_axum::{ProfileConfig, ProfileLayer, ProfileTask};
 use tokio::net::TcpListener;
 use tokio::signal;
+use tokio::time::sleep;
 use tracing::Level;
+
+/// How long the last requests may take once the server is to end.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,7 +88,11 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             shown = demo::run(address, is_embedded.then_some(profiles)) => shown?,
         }
     } else {
-        server.with_graceful_shutdown(stopped()).await?;
+        tokio::select! {
+            served = server.with_graceful_shutdown(stopped()) => served?,
+            // Some requests never end.
+            () = async { stopped().await; sleep(LAST_REQUESTS).await } => {}
+        }
     }
     profile.shutdown().await;
     Ok(())

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::http::HeaderValue;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 /// Times of functions, each with what it called, in the order in which they ended.
 #[derive(Debug, Default)]
@@ -18,6 +21,11 @@ impl ServerTiming {
     /// Notes that `function` took this long, and has ended.
     pub(crate) fn add(&mut self, function: &'static str, took: Duration) {
         self.0.push((function, took));
+    }
+
+    /// A response that tells these times.
+    pub(crate) fn response(&self, body: Value) -> Response {
+        ([("server-timing", self.header())], Json(body)).into_response()
     }
 
     /// `method3;dur=60.41, method2;dur=40.22`: milliseconds, the outermost function first.
