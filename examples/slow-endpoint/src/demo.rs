@@ -1,4 +1,4 @@
-//! The demo run: one request per endpoint, each shown with the times that the program itself measured.
+//! The demo run: one request of each of the telling endpoints, shown with the times that the program itself measured.
 
 use std::env;
 use std::error::Error;
@@ -18,7 +18,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::endpoints;
+use crate::{blocking, cpu, orders, starved};
+
+/// What is called, in this order.
+const SHOWN: [&str; 6] = ["POST:/", "POST:/diagram", orders::NAME, cpu::NAME, blocking::NAME, starved::NAME];
 
 /// A callback for the layer, and what it was called with.
 pub(crate) fn profiles() -> (impl Fn(&ProfileTree), UnboundedReceiver<ProfileTree>) {
@@ -27,7 +30,7 @@ pub(crate) fn profiles() -> (impl Fn(&ProfileTree), UnboundedReceiver<ProfileTre
     (move |tree: &ProfileTree| drop(sender.send(tree.clone())), receiver)
 }
 
-/// Calls each endpoint; with `profiles`, waits for each one's tree.
+/// Calls the endpoints; with `profiles`, waits for each one's tree.
 pub(crate) async fn run(
     server: SocketAddr,
     profiles: Option<UnboundedReceiver<ProfileTree>>,
@@ -36,7 +39,7 @@ pub(crate) async fn run(
     if profiles.is_some() {
         println!("\nprogram: milliseconds by the program's own clock; the rest: what the profiler saw, · is zero");
     }
-    for endpoint in endpoints::NAMES {
+    for endpoint in SHOWN {
         let (method, route) = endpoint.split_once(':').ok_or("an endpoint is METHOD:/path")?;
         let path = route.replace("{id}", "7");
         let measured = call(server, method, &path).await?;
@@ -120,6 +123,7 @@ fn add_times<'a>(node: &ProfileNode, depth: usize, measured: &'a Measured, times
         (0, _) => measured.of("total"),
         // The handler's own, of all the sleeps.
         (2, "tokio::time::sleep::Sleep") => measured.of("sleep"),
+        (_, "[scheduled: waiting for a worker]") => measured.of("scheduled"),
         (_, function) => measured.of(function.rsplit("::").next().unwrap_or_default()),
     });
     for child in node.children() {
