@@ -57,6 +57,18 @@ impl Client {
         Arriving { client: self, _connection: connection, status, server_timing, body }
     }
 
+    pub(crate) fn begin(&self, method: &'static str, path: &'static str) -> Begun {
+        let (server, mut client) = (self.server, JoinSet::new());
+        let request = async move {
+            let mut connection = Connection::open(server).await?;
+            let response = connection.send(server, method, path).await?;
+            response.into_body().collect().await.map_err(told)?;
+            Ok(())
+        };
+        client.spawn_on(request, self.runtime.handle());
+        Begun { _client: client }
+    }
+
     pub(crate) fn load(&self, clients: usize, requests: &'static [(&'static str, &'static str)]) -> Load<'_> {
         let mut load =
             Load { client: self, clients: JoinSet::new(), is_over: Arc::default(), responses: Arc::default() };
@@ -167,6 +179,13 @@ impl fmt::Debug for Arriving<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arriving").field("status", &self.status).finish_non_exhaustive()
     }
+}
+
+/// A request whose response nobody looks at. Dropped, its client has gone away.
+#[derive(Debug)]
+#[must_use = "dropped, the client has gone away"]
+pub struct Begun {
+    _client: JoinSet<Result<(), String>>,
 }
 
 /// Clients that send one request after the other, each on a connection of its own. Dropped, they go away.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Arriving, Load, Oap, Response, client::Client, until, until_ok};
+use crate::{Arriving, Begun, Load, Oap, Response, client::Client, until, until_ok};
 
 /// A running `slow-endpoint`, killed on drop.
 #[derive(Debug)]
@@ -96,6 +96,11 @@ impl Example {
     #[track_caller]
     pub fn open(&self, method: &str, path: &str) -> Arriving<'_> {
         self.client.open(method, path)
+    }
+
+    /// Requests and waits for nothing.
+    pub fn begin(&self, method: &'static str, path: &'static str) -> Begun {
+        self.client.begin(method, path)
     }
 
     /// Keeps this number of clients waiting for responses to these requests, each `(method, path)`.

@@ -6,6 +6,8 @@ use crate::{AnalysedTree, Node, Response, TOLERANCE_MS};
 pub const SLEEP: &str = "tokio::time::sleep::Sleep";
 /// Polled and not seen by any sample.
 pub const RUNNING: &str = "[running]";
+/// Woken and not polled yet.
+pub const SCHEDULED: &str = "[scheduled: waiting for a worker]";
 /// Suspended, nobody knows where.
 const PENDING: &str = "[pending]";
 
@@ -35,16 +37,24 @@ fn is_located(node: &Node) -> bool {
     parts.is_some_and(|(file, line)| file.ends_with(".rs") && line.parse::<u32>().is_ok())
 }
 
-/// Each function of the example is one node that has a place, but for those that a library calls; below it stands what
-/// it awaits, and nothing of how.
+/// [`assert_well_named`], of a request that only awaits.
 #[track_caller]
 pub fn assert_well_formed(tree: &AnalysedTree) {
+    assert_well_named(tree);
+    for node in tree.nodes().iter().filter(|node| is_application(node)) {
+        assert!(tree.children(node).next().is_some(), "{} awaits nothing in\n{tree}", node.signature);
+    }
+}
+
+/// Each function of the example is one node that has a place, but for those that a library calls; below it stands what
+/// it awaits or calls, and nothing of how.
+#[track_caller]
+pub fn assert_well_named(tree: &AnalysedTree) {
     for node in tree.nodes() {
         let signature = &node.signature;
         assert!(node.self_duration_ms >= 0, "negative self time of {signature} in\n{tree}");
         if is_application(node) {
             tree.node(node.function());
-            assert!(tree.children(node).next().is_some(), "{signature} awaits nothing in\n{tree}");
             let is_called_by_library = tree.children(tree.root()).any(|child| child.signature == *signature);
             assert_eq!(is_called_by_library, !is_located(node), "the place of {signature} in\n{tree}");
         } else if is_note(node) {

@@ -21,9 +21,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use client::{Arriving, Load, Response};
+pub use client::{Arriving, Begun, Load, Response};
 pub use example::Example;
-pub use expect::{RUNNING, SLEEP, assert_exact, assert_order, assert_well_formed};
+pub use expect::{RUNNING, SCHEDULED, SLEEP, assert_exact, assert_order, assert_well_formed, assert_well_named};
 pub use graphql::{Graphql, service_id};
 pub use oap::{MortalOap, Oap};
 pub use profile::{
