@@ -2,8 +2,8 @@
 //! shows, exact to the millisecond, where the time of a request went.
 //!
 //! A *profile task* names an endpoint. While it is active, every matching request is followed from the call of the service
-//! to the end of its response body: where it is suspended, through its whole await tree, and where it is being polled. The
-//! task comes from the UI of a SkyWalking OAP, which then shows the tree; or, without an OAP, from code
+//! to the end of its response body: where it is suspended, through its whole await tree, where it is being polled, and
+//! where it was woken but waits for a worker. The task comes from the UI of a SkyWalking OAP, which then shows the tree; or, without an OAP, from code
 //! ([`ProfileLayer::profile`]), and the tree is printed.
 //!
 //! What you have to do:

@@ -26,7 +26,8 @@ fn is_application(node: &Node) -> bool {
     node.function().starts_with("slow_endpoint::")
 }
 
-/// Whether the node is a name for time outside of all functions.
+/// Whether the node is a name for time outside of all functions, or for a part of its parent's: any wait ends as
+/// `[scheduled: waiting for a worker]` if the machine has no time for it.
 fn is_note(node: &Node) -> bool {
     node.function().starts_with('[')
 }

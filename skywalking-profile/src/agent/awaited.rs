@@ -6,6 +6,7 @@
 //! is one candidate, and nothing parts.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::stacks::Addresses;
 use crate::stack::CUT;
@@ -26,8 +27,8 @@ pub(super) struct Leaf {
 }
 
 /// What a request waited for, as far as addresses tell.
-#[derive(Debug)]
-pub(super) struct Awaited(Box<[Candidate]>);
+#[derive(Clone, Debug)]
+pub(super) struct Awaited(Arc<[Candidate]>);
 
 #[derive(Debug)]
 struct Candidate {

@@ -51,6 +51,8 @@ pub(super) enum What {
     /// It was being polled, with this stack if there is a sample.
     Ran(Option<Addresses>),
     Awaited(Awaited),
+    /// What it awaited, or something else, had woken it: it waited for a worker.
+    Scheduled(Awaited),
     Paused(Pause),
 }
 
@@ -78,7 +80,7 @@ impl Following {
 
     pub(super) fn ran(&mut self, from: u64, to: u64) {
         // It has ended by now; usually that was told.
-        self.end_taken_wait(from);
+        self.end_taken_wait(from, from);
         match self.poll.take().filter(|poll| poll.from() == from) {
             Some(poll) => self.stretches.extend(poll.stretches(to)),
             None => self.push(Stretch { from, to, what: What::Ran(None) }),
@@ -106,11 +108,11 @@ impl Following {
         }
     }
 
-    /// The request has told a whole wait.
-    pub(super) fn waited(&mut self, wait: OpenWait, to: u64, stacks: &mut Stacks) {
-        self.end_taken_wait(wait.from);
+    /// The request has told a whole wait: from `ready` on it waited for a worker.
+    pub(super) fn waited(&mut self, wait: OpenWait, ready: u64, to: u64, stacks: &mut Stacks) {
+        self.end_taken_wait(wait.from, wait.from);
         self.take(wait, stacks);
-        self.end_taken_wait(to);
+        self.end_taken_wait(ready, to);
     }
 
     /// Takes the open wait if it began before `before`, so that its images can be freed.
@@ -133,14 +135,32 @@ impl Following {
         self.taken = Some(TakenWait { from: wait.from, what });
     }
 
-    /// The wait that was taken, if any, has ended, or is taken to.
-    pub(super) fn end_taken_wait(&mut self, to: u64) {
+    /// The wait that was taken, if any, has ended, or is taken to: from `ready` on it was for a worker.
+    pub(super) fn end_taken_wait(&mut self, ready: u64, to: u64) {
         let Some(TakenWait { from, what }) = self.taken.take() else { return };
-        let what = match what {
-            TakenFor::Pause(pause) => What::Paused(pause),
-            TakenFor::Leaves(leaves) => awaited(leaves, to),
+        let leaves = match what {
+            TakenFor::Pause(pause) => return self.push(Stretch { from, to, what: What::Paused(pause) }),
+            TakenFor::Leaves(leaves) => leaves,
         };
-        self.push(Stretch { from, to, what });
+        if to.saturating_sub(from) < self.least {
+            return;
+        }
+        let awaited = awaited(leaves, to);
+        if !awaited.has_stack() {
+            self.started.task.losses.stackless.fetch_add(1, Ordering::Relaxed);
+        }
+        let ready = ready.max(from);
+        if to.saturating_sub(ready) < self.least {
+            return self.push(Stretch { from, to, what: What::Awaited(awaited) });
+        }
+        self.push(Stretch { from, to: ready, what: What::Awaited(awaited.clone()) });
+        self.push(Stretch { from: ready, to, what: What::Scheduled(awaited) });
+    }
+
+    /// The wait that was taken, if any, goes on, and is shown until `to`.
+    pub(super) fn cut_taken_wait(&mut self, to: u64) {
+        let woken = self.started.first_wake.at();
+        self.end_taken_wait(woken.unwrap_or(to), to);
     }
 
     /// Drops its shortest stretches until there are `most` at most.
@@ -165,9 +185,6 @@ impl Following {
 
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
-            if matches!(&stretch.what, What::Awaited(awaited) if !awaited.has_stack()) {
-                self.started.task.losses.stackless.fetch_add(1, Ordering::Relaxed);
-            }
             self.stretches.push(stretch);
         }
     }
@@ -182,14 +199,14 @@ impl Stretch {
 }
 
 /// What a wait that lasted until `to` was for.
-fn awaited(leaves: Vec<Unwound>, to: u64) -> What {
+fn awaited(leaves: Vec<Unwound>, to: u64) -> Awaited {
     let candidate =
         |(token, addresses): Unwound| awaited::Leaf { woken: token.woken_at().filter(|at| *at <= to), addresses };
-    What::Awaited(Awaited::of(&leaves.into_iter().map(candidate).collect::<Vec<_>>()))
+    Awaited::of(&leaves.into_iter().map(candidate).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -199,7 +216,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn following() -> Following {
+    pub(in crate::agent) fn following() -> Following {
         Following::new(Box::new(Started {
             request: 0,
             task: Board::default().put_up(ProfileTask::new("GET:/")),
@@ -210,14 +227,19 @@ mod tests {
             path: "/".to_owned(),
             parent: None,
             slot: Arc::new(Slot::new()),
+            first_wake: Arc::default(),
             lost: Arc::default(),
             _place: events().0.place().unwrap(),
         }))
     }
 
     fn waits(following: &mut Following, from: u64, to: u64) {
+        waits_until_ready(following, from, to, to);
+    }
+
+    fn waits_until_ready(following: &mut Following, from: u64, ready: u64, to: u64) {
         let wait = OpenWait { from, what: WaitFor::Leaves(Vec::new()) };
-        following.waited(wait, to, &mut Stacks::new(Frames::default()));
+        following.waited(wait, ready, to, &mut Stacks::new(Frames::default()));
     }
 
     #[test]
@@ -238,6 +260,60 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_is_for_a_worker_from_the_wake_on() {
+        splits([(10, 20, 30)], &["awaited 10..20", "scheduled 20..30"]);
+        splits([(10, 30, 30)], &["awaited 10..30"]);
+        // It was ready before its poll ended, or is said to have been after the next one began.
+        splits([(10, 10, 30), (40, 35, 50)], &["scheduled 10..30", "scheduled 40..50"]);
+        splits([(10, 35, 30)], &["awaited 10..30"]);
+    }
+
+    #[test]
+    fn a_part_of_a_wait_is_shown_only_if_it_is_long_enough() {
+        let us = 1_000;
+        let split = |from, ready, to| {
+            let mut following = following();
+            waits_until_ready(&mut following, from, ready, to);
+            shown(&following, us)
+        };
+        assert_eq!(split(0, 5_000 * us, 5_999 * us), ["awaited 0..5999"]);
+        assert_eq!(split(0, 999 * us, 5_000 * us), ["scheduled 999..5000"]);
+        assert_eq!(split(0, 600 * us, 1_200 * us), ["awaited 0..1200"]);
+        assert!(split(0, 400 * us, 800 * us).is_empty());
+    }
+
+    #[test]
+    fn of_a_pause_nothing_is_for_a_worker() {
+        let mut following = following();
+        let pause = OpenWait { from: 10 * MS, what: WaitFor::Pause(Pause::Peer) };
+        following.waited(pause, 20 * MS, 30 * MS, &mut Stacks::new(Frames::default()));
+        assert_eq!(shown(&following, MS), ["paused 10..30"]);
+    }
+
+    /// Waits from, ready and until so many milliseconds.
+    #[track_caller]
+    fn splits<const N: usize>(waits: [(u64, u64, u64); N], expected: &[&str]) {
+        let mut following = following();
+        for (from, ready, to) in waits {
+            waits_until_ready(&mut following, from * MS, ready * MS, to * MS);
+        }
+        assert_eq!(shown(&following, MS), expected);
+    }
+
+    fn shown(following: &Following, unit: u64) -> Vec<String> {
+        let shown = |Stretch { from, to, what }: &Stretch| {
+            let what = match what {
+                What::Ran(_) => "ran",
+                What::Awaited(_) => "awaited",
+                What::Scheduled(_) => "scheduled",
+                What::Paused(_) => "paused",
+            };
+            format!("{what} {}..{}", from / unit, to / unit)
+        };
+        following.stretches.iter().map(shown).collect()
+    }
+
+    #[test]
     fn all_requests_together_are_bounded() {
         for requests in [0, 1, 7, 100, MOST_FOLLOWED] {
             assert!((40..=MOST_STRETCHES).contains(&share(requests)));
@@ -254,7 +330,7 @@ mod tests {
         assert!(following.taken.is_none(), "it is too young");
         following.take_open_wait(6 * MS, &mut stacks);
         assert!(slot.take().is_none());
-        following.end_taken_wait(9 * MS);
+        following.end_taken_wait(9 * MS, 9 * MS);
         let [stretch] = &*following.stretches else { panic!("{:?}", following.stretches) };
         assert_eq!((stretch.from, stretch.to), (5 * MS, 9 * MS));
         assert!(matches!(stretch.what, What::Paused(Pause::Peer)));

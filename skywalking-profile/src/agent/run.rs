@@ -200,14 +200,14 @@ impl Run {
                     following.ran(from, to);
                 }
             }
-            Event::Waited { request, wait, to } => {
+            Event::Waited { request, wait, ready, to } => {
                 if let Some(following) = following.get_mut(&request) {
-                    following.waited(*wait, to, stacks);
+                    following.waited(*wait, ready, to, stacks);
                 }
             }
-            Event::WaitEnded { request, to } => {
+            Event::WaitEnded { request, ready, to } => {
                 if let Some(following) = following.get_mut(&request) {
-                    following.end_taken_wait(to);
+                    following.end_taken_wait(ready, to);
                 }
             }
             Event::Sampled(sample) => {
@@ -323,7 +323,7 @@ impl Run {
             // Whether it is kept or not: its images are freed.
             following.take_open_wait(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
-                following.end_taken_wait(now);
+                following.cut_taken_wait(now);
                 following.end_open_poll(now);
                 self.report_sample(&following, now, None);
             }

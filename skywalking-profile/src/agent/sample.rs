@@ -65,12 +65,45 @@ fn tag(segment: &mut Segment, following: &Following, end_ns: u64, ended: Option<
             segment.tags.push(("profile.polls", ended.polls.to_string()));
             segment.tags.push(("profile.longest_poll_ms", ms(ended.longest_poll_ns)));
             segment.tags.push(("profile.busy_ms", ms(ended.busy_ns)));
-            segment.tags.push(("profile.waiting_ms", ms(end_ns.saturating_sub(ended.busy_ns))));
+            segment.tags.push(("profile.scheduled_ms", ms(ended.scheduled_ns)));
+            let suspended_ns = end_ns.saturating_sub(ended.busy_ns).saturating_sub(ended.scheduled_ns);
+            segment.tags.push(("profile.suspended_ms", ms(suspended_ns)));
             // What became of a body that its server stops polling, say for a HEAD request, cannot be told.
             if !ended.completed && ended.status.is_none() {
                 segment.tags.push(("profile.cancelled", "true".to_owned()));
             }
         }
         None => segment.tags.push(("profile.unfinished", "true".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::following::tests::following;
+    use super::*;
+    use crate::stack::Frames;
+
+    #[test]
+    fn the_tags_divide_all_of_a_requests_time() {
+        let ended = Ended {
+            request: 0,
+            at: 60_000_000,
+            status: Some(200),
+            completed: true,
+            polls: 3,
+            busy_ns: 7_000_000,
+            scheduled_ns: 20_500_000,
+            longest_poll_ns: 5_000_000,
+        };
+        let Segment { tags, .. } =
+            sample(&following(), ended.at, Some(&ended), &mut Stacks::new(Frames::default())).segment;
+        for expected in [
+            ("profile.busy_ms", "7.000"),
+            ("profile.scheduled_ms", "20.500"),
+            ("profile.suspended_ms", "32.500"),
+            ("profile.longest_poll_ms", "5.000"),
+        ] {
+            assert!(tags.iter().any(|(name, value)| (*name, value.as_str()) == expected), "{expected:?} in {tags:?}");
+        }
     }
 }

@@ -20,10 +20,11 @@ pub(super) struct Visits {
 pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> Visits {
     let mut table = SignatureTable::default();
     table.id("[running]");
+    table.id("[scheduled: waiting for a worker]");
     let root = table.id(root);
     let awaited = awaited(following, stacks);
 
-    let mut named = HashMap::<&[Addresses], Stack>::new();
+    let mut named = HashMap::<(&[Addresses], bool), Stack>::new();
     let mut ran = HashMap::<Addresses, Option<Stack>>::new();
     let mut stack_of = |what: &What, awaited| {
         let mut note = |text| Some(Arc::from([root, table.id(text)]));
@@ -40,13 +41,18 @@ pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> 
                 .clone(),
             What::Paused(Pause::FirstPoll) => note("[waiting for the first poll]"),
             What::Paused(Pause::Peer) => note("[waiting for the client]"),
-            What::Awaited(_) => Some(Arc::clone(named.entry(awaited).or_insert_with(|| {
-                let signatures = one_of(awaited.iter().map(|stack| stacks.signatures(stack, Leaf::Awaited)).collect());
-                match &*signatures {
-                    [] => Arc::from([root, table.id("[pending]")]),
-                    signatures => [root].into_iter().chain(signatures.iter().map(|frame| table.id(frame))).collect(),
-                }
-            }))),
+            What::Awaited(_) | What::Scheduled(_) => {
+                let is_scheduled = matches!(what, What::Scheduled(_));
+                Some(Arc::clone(named.entry((awaited, is_scheduled)).or_insert_with(|| {
+                    let mut signatures =
+                        one_of(awaited.iter().map(|stack| stacks.signatures(stack, Leaf::Awaited)).collect());
+                    if signatures.is_empty() {
+                        signatures.push("[pending]".to_owned());
+                    }
+                    let awaited = signatures.iter().map(|frame| table.id(frame));
+                    [root].into_iter().chain(awaited).chain(is_scheduled.then_some(SignatureId::SCHEDULED)).collect()
+                })))
+            }
         }
     };
     let since = |at: u64| at.saturating_sub(following.started.at);
@@ -65,7 +71,9 @@ fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
     let mut awaited = Vec::with_capacity(following.stretches.len());
     for stretch in following.stretches.iter().rev() {
         let mut leaves = match &stretch.what {
-            What::Awaited(awaited) => awaited.stacks(|older, branch| stacks.is_stale(older, branch)),
+            What::Awaited(awaited) | What::Scheduled(awaited) => {
+                awaited.stacks(|older, branch| stacks.is_stale(older, branch))
+            }
             What::Ran(_) | What::Paused(_) => Vec::new(),
         };
         if let Some(i) = leaves.iter().position(|leaf| Some(*leaf) == next.as_ref()) {
@@ -74,7 +82,7 @@ fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
         match (&stretch.what, &*leaves) {
             (What::Ran(_), _) => {}
             (_, [leaf]) => next = Some(Arc::clone(leaf)),
-            (What::Awaited(_) | What::Paused(_), _) => next = None,
+            (What::Awaited(_) | What::Scheduled(_) | What::Paused(_), _) => next = None,
         }
         awaited.push(leaves.into_iter().map(Arc::clone).collect());
     }

@@ -3,17 +3,20 @@
 //! A leaf future that returns `Pending` stores its waker, by cloning it. A followed request is polled under a *capture
 //! waker* ([`poll`]), whose clone, made on the polling thread in the middle of the poll, finds the whole await path on the
 //! native stack: it copies it ([`Image`](crate::stack::Image)) and returns a *leaf token* ([`LeafToken`]) to be stored.
-//! The token forwards wakes and remembers the first of them.
+//! The token forwards wakes and remembers the first of them; the request remembers the first since its last poll began, by
+//! any of its tokens, those of earlier polls included ([`FirstWake`]): from then on it waited for a worker.
 //!
 //! The request is neither polled more often than without, nor woken less often. Tokens never equal the waker that a
 //! later poll lends, so a leaf that compares them (`Waker::will_wake`) registers anew on every poll, which is what tells
 //! the leaves of this poll from those of earlier ones.
 
+mod first_wake;
 mod poll;
 #[cfg(test)]
 mod tests;
 mod token;
 mod waker;
 
+pub(crate) use first_wake::FirstWake;
 pub(crate) use poll::poll;
 pub(crate) use token::{Leaf, LeafToken};

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::{mem, ptr};
 
+use super::first_wake::FirstWake;
 use super::token::{Leaf, LeafToken};
 use super::waker::{Lent, lend};
+use crate::clock;
 use crate::stack::{Image, PollFrame};
 
 /// More leaves than this in one poll are not told apart: further clones are the request's own waker.
@@ -24,11 +26,17 @@ thread_local! {
 }
 
 /// Polls by `poll` under a capture waker that forwards to `waker`, and adds the leaves that registered to `leaves`,
-/// in the order of their registration.
+/// in the order of their registration. Their wakes count for `first_wake`, and so do those by the capture waker itself.
 #[inline(never)]
-pub(crate) fn poll<R>(waker: &Waker, leaves: &mut Vec<Leaf>, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
+pub(crate) fn poll<R>(
+    waker: &Waker,
+    first_wake: &Arc<FirstWake>,
+    leaves: &mut Vec<Leaf>,
+    poll: impl FnOnce(&mut Context<'_>) -> R,
+) -> R {
     let lent = PollLeaves {
         request: waker,
+        first_wake,
         frame: PollFrame::here(),
         leaves: UnsafeCell::new(leaves),
         is_full: Cell::new(false),
@@ -42,6 +50,7 @@ pub(crate) fn poll<R>(waker: &Waker, leaves: &mut Vec<Leaf>, poll: impl FnOnce(&
 /// The leaves of one poll.
 struct PollLeaves<'a> {
     request: &'a Waker,
+    first_wake: &'a Arc<FirstWake>,
     frame: Option<PollFrame>,
     leaves: UnsafeCell<&'a mut Vec<Leaf>>,
     /// There are too many leaves that wait.
@@ -49,7 +58,8 @@ struct PollLeaves<'a> {
 }
 
 // SAFETY: `leaves` and `is_full` are touched only in `add` and what it calls, and there only while `CURRENT` of the calling
-// thread is this poll: on the one thread that polls. `request` and `frame` are only read.
+// thread is this poll: on the one thread that polls. `request`, `first_wake` and `frame`
+// are only read.
 unsafe impl Sync for PollLeaves<'_> {}
 
 impl PollLeaves<'_> {
@@ -84,7 +94,7 @@ impl PollLeaves<'_> {
         }
         // SAFETY: `add` calls this within the poll and on its thread, so `frame` is of a function that has not returned.
         let image = self.frame.as_ref().and_then(|frame| unsafe { Image::capture(frame) });
-        let token = LeafToken::new(self.request.clone());
+        let token = LeafToken::new(self.request.clone(), Arc::clone(self.first_wake));
         leaves.push(Leaf { token: Arc::clone(&token), image });
         Some(token)
     }
@@ -96,8 +106,10 @@ impl Lent for PollLeaves<'_> {
     }
 
     fn wake(&self) {
-        if let Some(token) = self.add() {
-            token.note_wake();
+        let now = clock::now();
+        match self.add() {
+            Some(token) => token.note_wake(now),
+            None => self.first_wake.note(now),
         }
         self.request.wake_by_ref();
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use super::{Leaf, poll};
+use super::{FirstWake, Leaf, poll};
 
 /// A request's own waker, which counts.
 #[derive(Default)]
@@ -25,8 +25,13 @@ fn request() -> (Waker, Arc<Wakes>) {
 
 /// The leaves of a poll that does `what` with its waker.
 fn leaves<R>(request: &Waker, what: impl FnOnce(&Waker) -> R) -> (Vec<Leaf>, R) {
+    leaves_and_wakes(request, &Arc::default(), what)
+}
+
+/// And the first wake of the request, whose polls share it.
+fn leaves_and_wakes<R>(request: &Waker, first_wake: &Arc<FirstWake>, what: impl FnOnce(&Waker) -> R) -> (Vec<Leaf>, R) {
     let mut leaves = Vec::new();
-    let result = poll(request, &mut leaves, |cx: &mut Context<'_>| what(cx.waker()));
+    let result = poll(request, first_wake, &mut leaves, |cx: &mut Context<'_>| what(cx.waker()));
     (leaves, result)
 }
 
@@ -67,9 +72,13 @@ fn a_wake_within_the_poll_is_a_leaf_too() {
 #[test]
 fn on_another_thread_a_clone_is_the_requests_own_waker() {
     let (request, _) = request();
-    let (leaves, stored) =
-        leaves(&request, |waker| thread::scope(|scope| scope.spawn(|| waker.clone()).join().unwrap()));
+    let first_wake = Arc::<FirstWake>::default();
+    let (leaves, stored) = leaves_and_wakes(&request, &first_wake, |waker| {
+        thread::scope(|scope| scope.spawn(|| waker.clone()).join().unwrap())
+    });
     assert!(leaves.is_empty() && is_same(&stored, &request));
+    stored.wake();
+    assert_eq!(first_wake.at(), None, "its wakes are not seen");
 }
 
 #[test]
@@ -100,4 +109,32 @@ fn leaves_beyond_the_limit_are_the_requests_own_waker() {
     assert!(stored.last().is_some_and(|last| is_same(last, &request)));
     let (leaves, ()) = self::leaves(&request, |waker| (0..1000).for_each(|_| drop(waker.clone())));
     assert!(leaves.len() < 1000, "those that let go make room");
+}
+
+#[test]
+fn the_first_wake_of_any_leaf_is_the_requests() {
+    let ((request, _), first_wake) = (request(), Arc::<FirstWake>::default());
+    let (_, older) = leaves_and_wakes(&request, &first_wake, Waker::clone);
+    let (leaves, newer) = leaves_and_wakes(&request, &first_wake, Waker::clone);
+    assert_eq!(first_wake.at(), None);
+    newer.wake_by_ref();
+    let at = first_wake.at();
+    assert!(at.is_some() && at == leaves[0].token.woken_at());
+    older.wake_by_ref();
+    assert_eq!(first_wake.take(), at);
+    newer.wake();
+    assert!(first_wake.take() > at, "it wakes anew, though it is not the leaf's first");
+    older.wake();
+    assert!(first_wake.at().is_some(), "nor is that of an earlier poll");
+}
+
+#[test]
+fn a_wake_by_the_capture_waker_is_the_requests() {
+    let ((request, _), first_wake) = (request(), Arc::<FirstWake>::default());
+    let (leaves, ()) = leaves_and_wakes(&request, &first_wake, Waker::wake_by_ref);
+    assert!(first_wake.at().is_some() && first_wake.take() == leaves[0].token.woken_at());
+    leaves_and_wakes(&request, &first_wake, |waker| {
+        thread::scope(|scope| scope.spawn(|| waker.wake_by_ref()).join().unwrap());
+    });
+    assert!(first_wake.at().is_some(), "on whatever thread");
 }

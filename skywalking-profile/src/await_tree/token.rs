@@ -1,9 +1,10 @@
 //! What a leaf future stores in place of the request's waker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Wake, Waker};
 
+use super::first_wake::FirstWake;
 use crate::clock;
 use crate::stack::Image;
 
@@ -29,21 +30,19 @@ impl Leaf {
 #[derive(Debug)]
 pub(crate) struct LeafToken {
     request: Waker,
-    /// In nanoseconds of [`clock::now`]; 0: not woken yet.
-    woken: AtomicU64,
+    woken: FirstWake,
+    /// The request's own: of all its tokens.
+    first_wake: Arc<FirstWake>,
 }
 
 impl LeafToken {
-    pub(super) fn new(request: Waker) -> Arc<Self> {
-        Arc::new(Self { request, woken: AtomicU64::new(0) })
+    pub(super) fn new(request: Waker, first_wake: Arc<FirstWake>) -> Arc<Self> {
+        Arc::new(Self { request, woken: FirstWake::default(), first_wake })
     }
 
     /// When the leaf first woke the request, by [`clock::now`].
     pub(crate) fn woken_at(&self) -> Option<u64> {
-        match self.woken.load(Ordering::Acquire) {
-            0 => None,
-            at => Some(at),
-        }
+        self.woken.at()
     }
 
     /// Whether the leaf future has let go of it: it was woken, completed otherwise, or was dropped.
@@ -54,11 +53,9 @@ impl LeafToken {
         is_released
     }
 
-    pub(super) fn note_wake(&self) {
-        // Only the first wake counts; a lost race is a wake at the same instant.
-        if self.woken.load(Ordering::Relaxed) == 0 {
-            let _ = self.woken.compare_exchange(0, clock::now().max(1), Ordering::Release, Ordering::Relaxed);
-        }
+    pub(super) fn note_wake(&self, at: u64) {
+        self.woken.note(at);
+        self.first_wake.note(at);
     }
 }
 
@@ -68,7 +65,8 @@ impl Wake for LeafToken {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.note_wake();
+        // Before the wake: the poll that it brings about is to find it.
+        self.note_wake(clock::now());
         self.request.wake_by_ref();
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::place::{Place, Places};
 use super::slot::{OpenWait, Slot};
+use crate::await_tree::FirstWake;
 use crate::task::ActiveTask;
 use crate::thread_stack::{Sampling, ThreadSample};
 use crate::trace::Parent;
@@ -20,15 +21,17 @@ pub(crate) const QUEUED: usize = 16_384;
 #[derive(Debug)]
 pub(crate) enum Event {
     Started(Box<Started>),
-    /// The request waited until `to`.
+    /// The request waited until `to`: from `ready` on for a worker to poll it.
     Waited {
         request: u64,
         wait: Box<OpenWait>,
+        ready: u64,
         to: u64,
     },
     /// The wait that the agent has taken ended.
     WaitEnded {
         request: u64,
+        ready: u64,
         to: u64,
     },
     /// The request was being polled.
@@ -65,6 +68,8 @@ pub(crate) struct Started {
     pub(crate) path: String,
     pub(crate) parent: Option<Parent>,
     pub(crate) slot: Arc<Slot>,
+    /// Since its last poll began.
+    pub(crate) first_wake: Arc<FirstWake>,
     /// Events of it that found no room in the queue so far.
     pub(crate) lost: Arc<AtomicU64>,
     /// Held as long as the agent knows of the request.
@@ -92,6 +97,7 @@ pub(crate) struct Ended {
     pub(crate) completed: bool,
     pub(crate) polls: u64,
     pub(crate) busy_ns: u64,
+    pub(crate) scheduled_ns: u64,
     pub(crate) longest_poll_ns: u64,
 }
 

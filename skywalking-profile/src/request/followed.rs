@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::event::{Ended, Event, Events, Started};
 use super::slot::{OpenWait, Pause, Slot, WaitFor};
-use crate::await_tree::{self, Leaf};
+use crate::await_tree::{self, FirstWake, Leaf};
 use crate::clock;
 use crate::stack;
 use crate::task::ActiveTask;
@@ -30,12 +30,18 @@ pub(crate) struct Followed {
     /// Events that found no room in the queue.
     lost: Arc<AtomicU64>,
     started: u64,
+    /// Since its last poll began.
+    first_wake: Arc<FirstWake>,
+    /// Since when it waits, unless that is a pause.
+    suspended: Option<u64>,
     /// Empty; kept for its memory.
     leaves: Vec<Leaf>,
     status: Option<u16>,
     completed: bool,
     polls: u64,
     busy_ns: u64,
+    /// It was woken and not polled yet.
+    scheduled_ns: u64,
     longest_poll_ns: u64,
 }
 
@@ -50,6 +56,7 @@ impl Followed {
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let (slot, lost) = (Arc::new(Slot::new()), Arc::<AtomicU64>::default());
+        let first_wake = Arc::<FirstWake>::default();
         let host = request.uri().authority().map(|authority| authority.as_str());
         let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
         let started = clock::now();
@@ -63,6 +70,7 @@ impl Followed {
             path: format!("{:.LONGEST_PATH$}", request.uri().path()),
             parent: Parent::of_headers(request.headers()),
             slot: Arc::clone(&slot),
+            first_wake: Arc::clone(&first_wake),
             lost: Arc::clone(&lost),
             _place: place,
         })));
@@ -77,11 +85,14 @@ impl Followed {
             slot,
             lost,
             started,
+            first_wake,
+            suspended: None,
             leaves: Vec::new(),
             status: None,
             completed: false,
             polls: 0,
             busy_ns: 0,
+            scheduled_ns: 0,
             longest_poll_ns: 0,
         })
     }
@@ -104,7 +115,7 @@ impl Followed {
         let from = clock::now();
         self.end_wait(from);
         let mut leaves = mem::take(&mut self.leaves);
-        let polled = self.watch(from, || await_tree::poll(waker, &mut leaves, poll));
+        let polled = self.watch(from, || await_tree::poll(waker, &self.first_wake, &mut leaves, poll));
         let to = clock::now();
         self.polls += 1;
         self.longest_poll_ns = self.longest_poll_ns.max(to.saturating_sub(from));
@@ -143,7 +154,8 @@ impl Followed {
         }
     }
 
-    fn wait(&self, from: u64, what: WaitFor) {
+    fn wait(&mut self, from: u64, what: WaitFor) {
+        self.suspended = matches!(what, WaitFor::Leaves(_)).then_some(from);
         self.slot.put(from, Box::new(OpenWait { from, what }));
         // The agent ends the task first and then takes what is there; if it came too early, this does not.
         if self.task.has_ended() {
@@ -157,7 +169,17 @@ impl Followed {
         }
     }
 
+    /// Since when the request that is polled, or dropped, at `to` was ready for it; not before if nothing woke it.
+    fn ready(&mut self, to: u64) -> u64 {
+        match (self.suspended.take(), self.first_wake.take()) {
+            (Some(from), Some(woken)) => woken.max(from).min(to),
+            _ => to,
+        }
+    }
+
     fn end_wait(&mut self, to: u64) {
+        let ready = self.ready(to);
+        self.scheduled_ns += to - ready;
         match self.slot.take() {
             Some(wait) if to.saturating_sub(wait.from) < LEAST_WAIT_NS => {
                 if let WaitFor::Leaves(mut leaves) = wait.what {
@@ -165,8 +187,8 @@ impl Followed {
                     self.leaves = leaves;
                 }
             }
-            Some(wait) => self.send(Event::Waited { request: self.request, wait, to }),
-            None => self.send(Event::WaitEnded { request: self.request, to }),
+            Some(wait) => self.send(Event::Waited { request: self.request, wait, ready, to }),
+            None => self.send(Event::WaitEnded { request: self.request, ready, to }),
         }
     }
 }
@@ -189,7 +211,39 @@ impl Drop for Followed {
             completed: self.completed,
             polls: self.polls,
             busy_ns: self.busy_ns,
+            scheduled_ns: self.scheduled_ns,
             longest_poll_ns: self.longest_poll_ns,
         })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::events;
+    use super::*;
+    use crate::task::{Board, ProfileTask};
+
+    #[test]
+    fn a_wake_makes_ready_what_is_suspended_but_not_what_has_been_answered() {
+        let board = Board::default();
+        for (polled, is_ready) in [(Poll::Pending, true), (Poll::Ready(()), false)] {
+            let (events, queue) = events();
+            let task = board.put_up(ProfileTask::new("GET:/"));
+            let mut request = Followed::start(&events, task, &http::Request::new(())).unwrap();
+            let mut stored = None;
+            let _ = request.poll(Waker::noop(), |cx| {
+                stored = Some(cx.waker().clone());
+                polled
+            });
+            stored.unwrap().wake();
+            let woken = clock::now();
+            while clock::now() == woken {}
+            drop(request);
+            let ended = std::iter::from_fn(|| queue.next()).find_map(|event| match event {
+                Event::Ended(ended) => Some(ended),
+                _ => None,
+            });
+            assert_eq!(ended.unwrap().scheduled_ns > 0, is_ready);
+        }
     }
 }

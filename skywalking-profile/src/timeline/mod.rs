@@ -77,6 +77,9 @@ pub(crate) struct SignatureId(pub(crate) u32);
 impl SignatureId {
     /// Reserved for `[running]`: the request was being polled, and no sample says where.
     pub(crate) const RUNNING: Self = Self(0);
+
+    /// Reserved for the last frame of a request that was woken from what is above it, and waited for a worker.
+    pub(crate) const SCHEDULED: Self = Self(1);
 }
 
 /// One thread snapshot to report.

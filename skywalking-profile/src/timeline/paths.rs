@@ -94,6 +94,7 @@ impl Paths {
     /// common. If that is one of the two, it is so without its last frame, whose own wait has
     /// ended or has not begun; the root frame stays.
     pub(super) fn between(&self, before: PathId, after: PathId) -> PathId {
+        let (before, after) = (self.awaited(before), self.awaited(after));
         let common = self.common(before, after);
         if common == before || common == after { self.parent(common) } else { common }
     }
@@ -112,6 +113,11 @@ impl Paths {
             .collect();
         frames.reverse();
         frames.into()
+    }
+
+    /// What the request had awaited if it was scheduled then.
+    fn awaited(&self, path: PathId) -> PathId {
+        if self.entries[path.index()].signature == SignatureId::SCHEDULED { self.parent(path) } else { path }
     }
 
     fn parent(&self, path: PathId) -> PathId {

@@ -1,7 +1,7 @@
 //! The rules on small examples; [`random`] has the measure of the whole.
 //!
 //! A frame is one letter, `/` the root frame and `*` a running stretch without a sample, so that
-//! `/ab` is the path of `b` called from `a`.
+//! `/ab` is the path of `b` called from `a`, and `/ab~` the same while the request waits for a worker.
 
 mod random;
 
@@ -16,6 +16,7 @@ const ROOT: SignatureId = SignatureId('/' as u32);
 fn signature(frame: char) -> SignatureId {
     match frame {
         '*' => SignatureId::RUNNING,
+        '~' => SignatureId::SCHEDULED,
         _ => SignatureId(frame.into()),
     }
 }
@@ -23,6 +24,7 @@ fn signature(frame: char) -> SignatureId {
 fn frame(signature: SignatureId) -> char {
     match signature {
         SignatureId::RUNNING => '*',
+        SignatureId::SCHEDULED => '~',
         SignatureId(letter) => char::from_u32(letter).unwrap(),
     }
 }
@@ -229,6 +231,20 @@ fn poll_between_a_wait_and_one_below_it_is_no_part_of_the_upper_leaf() {
         ("/a*", 2),
         ("/ab", 10),
         ("/abc", 5),
+    ]);
+}
+
+#[test]
+fn poll_after_a_wait_for_a_worker_is_not_below_what_was_awaited() {
+    let wait = |recording: Recording| recording.wait(5.0, "/ab").wait(3.0, "/ab~");
+    let expected = [("/", 18), ("/a", 18), ("/ab", 16), ("/ab~", 6), ("/a*", 2)];
+    wait(wait(Recording::default()).poll(2.0)).shows(&expected);
+    Recording::default().wait(4.0, "/ab~").poll(2.0).wait(4.0, "/ab~").shows(&[
+        ("/", 10),
+        ("/a", 10),
+        ("/ab", 8),
+        ("/ab~", 8),
+        ("/a*", 2),
     ]);
 }
 

@@ -20,7 +20,7 @@ pub(crate) use log::{Line, Log};
 pub(crate) use oap::{Call, FakeOap, Fault, Kind};
 pub(crate) use profile::{profile, profile_each, profile_undisturbed, profile_with};
 pub(crate) use stopwatch::{Stopwatch, Stopwatches, stopwatches};
-pub(crate) use tree::{Times, Tree};
+pub(crate) use tree::{SCHEDULED, Times, Tree};
 
 /// Only a hanging test waits that long.
 pub(crate) const FOREVER: Duration = Duration::from_secs(30);

@@ -11,6 +11,9 @@ const TOLERANCE: Duration = Duration::from_millis(2);
 /// Whether stacks are captured here; elsewhere every wait is `[pending]`.
 const CAPTURED: bool = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
 
+/// A request that was woken and not polled yet.
+pub(crate) const SCHEDULED: &str = "[scheduled: waiting for a worker]";
+
 /// What a program measured: functions, and how long each of their calls took.
 pub(crate) type Times = Vec<(&'static str, Duration)>;
 
@@ -19,12 +22,13 @@ pub(crate) type Times = Vec<(&'static str, Duration)>;
 pub(crate) struct Tree(ProfileTree);
 
 impl Tree {
-    /// The functions, two spaces per level. Without `[running]`: any poll is that if the machine interrupts it.
+    /// The functions, two spaces per level. Without `[running]` and [`SCHEDULED`]: any poll is that if the machine
+    /// interrupts it, any wait ends so if the machine has no time for it.
     #[track_caller]
     pub(crate) fn has_shape(&self, expected: &[&str]) {
         let shape: Vec<_> = self
             .nodes()
-            .filter(|(_, node)| function(node) != "[running]")
+            .filter(|(_, node)| !["[running]", SCHEDULED].contains(&function(node)))
             .map(|(depth, node)| format!("{:1$}{2}", "", 2 * depth, function(node)))
             .collect();
         if CAPTURED {
@@ -50,6 +54,16 @@ impl Tree {
                 self.is_within(self.node(name), measured, slack);
             }
         }
+    }
+
+    /// Below the function's one node, and nowhere else, the request waited for a worker so long, or longer by up to
+    /// `slack`.
+    #[track_caller]
+    pub(crate) fn was_scheduled(&self, name: &str, measured: Duration, slack: Duration) {
+        let scheduled = self.node(SCHEDULED);
+        let awaited = self.node(if CAPTURED { name } else { "[pending]" });
+        assert!(awaited.children().iter().any(|child| std::ptr::eq(child, scheduled)), "not below {name} in\n{self}");
+        self.is_within(scheduled, measured, slack);
     }
 
     /// The function is one node, of this duration.

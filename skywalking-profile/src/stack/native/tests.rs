@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::{Symbolizer, Unwinder};
@@ -35,7 +36,7 @@ impl Future for Leaf {
 #[test]
 fn an_await_path_is_named_from_its_root_to_its_leaf() {
     let (mut request, mut leaves) = (pin!(order()), Vec::new());
-    let polled = await_tree::poll(Waker::noop(), &mut leaves, |cx| request.as_mut().poll(cx));
+    let polled = await_tree::poll(Waker::noop(), &Arc::default(), &mut leaves, |cx| request.as_mut().poll(cx));
     assert!(polled.is_pending());
     let addresses = Unwinder::new().unwind(leaves[0].image.as_ref().unwrap());
     let frames = Symbolizer::new().symbolize(&addresses);

@@ -183,7 +183,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn any_visit() -> impl Strategy<Value = Visit> {
-    (any_ns(), any_ns(), option::of("/?[ab*]{0,3}")).prop_map(|(from_ns, to_ns, path)| Visit {
+    (any_ns(), any_ns(), option::of("/?[ab*~]{0,3}")).prop_map(|(from_ns, to_ns, path)| Visit {
         from_ns,
         to_ns,
         stack: path.map(|path| stack(&path)),
