@@ -18,7 +18,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use skywalking_profile::{ProfileLayer, ProfileTask};
 use support::{SCHEDULED, Times, Trees, block_on, embedded, get, ms, on_one_thread, profile};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -75,6 +76,38 @@ impl Future for Yield {
         cx.waker().wake_by_ref();
         if mem::replace(&mut self.polled, true) { Poll::Ready(()) } else { Poll::Pending }
     }
+}
+
+#[test]
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    ignore = "its stack alone tells"
+)]
+fn a_request_that_yields_by_tokio_is_ready_before_it_is_woken() {
+    let (tree, took) = profile(yield_by_tokio, on_one_thread);
+    tree.was_scheduled("tokio::task::yield_now::yield_now", took, Duration::ZERO);
+    let (tree, took) = profile(spend_the_budget, on_one_thread);
+    tree.was_scheduled("tokio::sync::mpsc::unbounded::UnboundedReceiver::recv", took, Duration::ZERO);
+}
+
+async fn yield_by_tokio() -> Duration {
+    tokio::spawn(async { thread::sleep(ms(30)) });
+    let start = Instant::now();
+    yield_now().await;
+    start.elapsed()
+}
+
+/// Never waits for a message, but tokio polls no task for longer than that.
+async fn spend_the_budget() -> Duration {
+    const BUDGET: usize = 128;
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    (0..=BUDGET).for_each(|i| sender.send(i).expect("a receiver"));
+    tokio::spawn(async { thread::sleep(ms(30)) });
+    let start = Instant::now();
+    for _ in 0..=BUDGET {
+        receiver.recv().await;
+    }
+    start.elapsed()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::awaited::Branch;
 use crate::TARGET;
-use crate::stack::{Frame, Frames, Image, Leaf, Signatures, Symbolizer, Unwinder, is_stale, signatures};
+use crate::stack::{Frame, Frames, Image, Leaf, Signatures, Symbolizer, Unwinder, is_deferred, is_stale, signatures};
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
 #[derive(Debug)]
@@ -60,6 +60,11 @@ impl Stacks {
         let frames = self.symbolize(&at);
         let [common @ .., older, newer] = &*frames else { return false };
         is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
+    }
+
+    /// Whether the stack's leaf is ready although it was not woken.
+    pub(super) fn is_deferred(&mut self, addresses: &Addresses) -> bool {
+        is_deferred(self.symbolize(addresses).iter().flat_map(|frames| &**frames))
     }
 
     pub(super) fn signatures(&mut self, addresses: &Addresses, leaf: Leaf) -> Signatures {

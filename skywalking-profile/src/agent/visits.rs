@@ -42,8 +42,9 @@ pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> 
             What::Paused(Pause::FirstPoll) => note("[waiting for the first poll]"),
             What::Paused(Pause::Peer) => note("[waiting for the client]"),
             What::Awaited(_) | What::Scheduled(_) => {
-                let is_scheduled = matches!(what, What::Scheduled(_));
-                Some(Arc::clone(named.entry((awaited, is_scheduled)).or_insert_with(|| {
+                let was_woken = matches!(what, What::Scheduled(_));
+                Some(Arc::clone(named.entry((awaited, was_woken)).or_insert_with(|| {
+                    let is_scheduled = was_woken || awaited.iter().any(|stack| stacks.is_deferred(stack));
                     let mut signatures =
                         one_of(awaited.iter().map(|stack| stacks.signatures(stack, Leaf::Awaited)).collect());
                     if signatures.is_empty() {

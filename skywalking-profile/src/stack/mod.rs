@@ -5,6 +5,7 @@
     allow(dead_code, reason = "nothing is symbolized")
 )]
 
+mod deferred;
 mod frame;
 mod name;
 // Miri runs no assembly.
@@ -16,6 +17,7 @@ mod native;
 mod stale;
 mod trim;
 
+pub(crate) use deferred::is_deferred;
 pub(crate) use frame::{CUT, Frame};
 pub(crate) use stale::is_stale;
 pub use trim::Frames;
