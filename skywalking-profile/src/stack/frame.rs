@@ -55,10 +55,13 @@ impl Source {
 
 /// Whether `path` is of a dependency or the standard library. Cargo unpacks dependencies into `registry/src` and
 /// `git/checkouts` of its home folder, and the distributed standard library's sources are remapped to
-/// `/rustc/<commit>/library`, or lie in `rustlib/src` where that component is installed.
+/// `/rustc/<commit>/library`, or lie in `rustlib/src` where that component is installed; those of its own dependencies,
+/// such as `HashMap`'s hashbrown, to `/rust/deps`.
 fn is_library(path: &Path) -> bool {
     let path = path.to_string_lossy().replace('\\', "/");
-    ["/registry/src/", "/git/checkouts/", "/rustc/", "/rustlib/src/"].iter().any(|mark| path.contains(mark))
+    ["/registry/src/", "/git/checkouts/", "/rustc/", "/rustlib/src/", "/rust/deps/"]
+        .iter()
+        .any(|mark| path.contains(mark))
 }
 
 #[cfg(test)]
@@ -71,6 +74,7 @@ mod tests {
             "/home/me/.cargo/registry/src/index.example-1949cf8c6b5b557f/tokio-1.54.1/src/time",
             "/home/me/.cargo/git/checkouts/axum-1/abc/axum/src",
             "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/future",
+            "/rust/deps/hashbrown-0.16.1/src/raw",
         ] {
             assert!(Source::new(Path::new(folder), "sleep.rs", 1, None).library, "{folder}");
         }
