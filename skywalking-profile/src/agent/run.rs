@@ -342,6 +342,8 @@ impl Run {
             without_shortest_waits = losses.coarsened.load(Ordering::Relaxed),
             waits_without_stack = losses.stackless.load(Ordering::Relaxed),
             lost_events = losses.events.load(Ordering::Relaxed),
+            samples = losses.samples.load(Ordering::Relaxed),
+            cut_samples = losses.cut_samples.load(Ordering::Relaxed),
             missed_samples = sampling.ticks.swap(0, Ordering::Relaxed),
             unanswered_signals = sampling.signals.swap(0, Ordering::Relaxed),
             interrupted_calls = sampling.calls.swap(0, Ordering::Relaxed),

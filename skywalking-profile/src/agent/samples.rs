@@ -2,6 +2,7 @@
 
 use super::following::{Stretch, What};
 use super::stacks::{Addresses, Stacks};
+use crate::stack::CUT;
 use crate::thread_stack::SampledStack;
 
 /// Stacks in a row of one poll that are kept. Of a poll with more, every second one goes.
@@ -32,14 +33,17 @@ impl OpenPoll {
         self.from
     }
 
-    pub(super) fn add(&mut self, at: u64, stack: SampledStack, stacks: &mut Stacks) {
+    /// Whether the stack is cut.
+    pub(super) fn add(&mut self, at: u64, stack: SampledStack, stacks: &mut Stacks) -> bool {
         let last = self.samples.last_mut().filter(|last| last.last <= at);
         let addresses = match (stack, &last) {
             (SampledStack::Copied(image), _) => stacks.unwind(&image),
             (SampledStack::Unchanged, Some(last)) => Addresses::clone(&last.addresses),
-            (SampledStack::Unchanged, None) => return,
+            (SampledStack::Unchanged, None) => return false,
         };
+        let is_cut = addresses.first() == Some(&CUT);
         self.add_stack(at, addresses);
+        is_cut
     }
 
     fn add_stack(&mut self, at: u64, addresses: Addresses) {

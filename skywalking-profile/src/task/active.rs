@@ -35,6 +35,10 @@ pub(crate) struct Losses {
     pub(crate) unreported: AtomicU64,
     /// Waits whose stacks could not be copied.
     pub(crate) stackless: AtomicU64,
+    /// Thread stacks, to compare the next with.
+    pub(crate) samples: AtomicU64,
+    /// Thread stacks whose callers are not known up to the poll: they begin with `[…]`.
+    pub(crate) cut_samples: AtomicU64,
 }
 
 /// What a task saw, for its closing line.
