@@ -34,6 +34,24 @@ where
     profile_with(ProfileConfig::new("test").expect("a name"), handler, executor)
 }
 
+/// The tree shows what the handler measured. On a busy machine ticks come late, so it may be tried again.
+#[track_caller]
+fn shows<F>(handler: fn() -> F, executor: fn(BoxFuture<'static, Response<()>>) -> Response<()>)
+where
+    F: Future<Output = Times> + Send + 'static,
+{
+    const ATTEMPTS: usize = 5;
+    for attempt in 1..=ATTEMPTS {
+        let (tree, times) = profile_sampled(handler, executor);
+        tree.is_finished();
+        let is_right = |(function, measured): &(&str, Duration)| tree.is_about(function, *measured, TOLERANCE);
+        if times.iter().all(is_right) {
+            return;
+        }
+        assert!(attempt < ATTEMPTS, "{times:?} measured, but see\n{tree}");
+    }
+}
+
 /// Computes for so long, in itself alone.
 #[inline(never)]
 fn compute(time: Duration) {
@@ -72,11 +90,7 @@ async fn page() -> Times {
 #[test]
 fn what_computes_is_shown_in_its_functions() {
     for executor in [on_workers, on_one_thread] {
-        let (tree, times) = profile_sampled(page, executor);
-        tree.is_finished();
-        for (function, measured) in times {
-            tree.took_about(function, measured, TOLERANCE);
-        }
+        shows(page, executor);
     }
 }
 
@@ -113,10 +127,7 @@ fn read_late() -> Times {
 
 #[test]
 fn what_blocks_is_shown_and_goes_on_undisturbed() {
-    let (tree, times) = profile_sampled(blocks, block_on);
-    for (function, measured) in times {
-        tree.took_about(function, measured, TOLERANCE);
-    }
+    shows(blocks, block_on);
 }
 
 async fn short_polls() -> Times {

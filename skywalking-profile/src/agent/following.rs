@@ -96,7 +96,7 @@ impl Following {
             Some(poll) if poll.from() == sample.since => poll,
             poll => poll.insert(OpenPoll::new(sample.since)),
         };
-        let is_cut = poll.add(sample.at, sample.stack, stacks);
+        let is_cut = poll.add(sample.from, sample.at, sample.stack, stacks);
         let losses = &self.started.task.losses;
         losses.samples.fetch_add(1, Ordering::Relaxed);
         losses.cut_samples.fetch_add(is_cut.into(), Ordering::Relaxed);

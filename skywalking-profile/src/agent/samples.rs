@@ -34,7 +34,7 @@ impl OpenPoll {
     }
 
     /// Whether the stack is cut.
-    pub(super) fn add(&mut self, at: u64, stack: SampledStack, stacks: &mut Stacks) -> bool {
+    pub(super) fn add(&mut self, from: u64, at: u64, stack: SampledStack, stacks: &mut Stacks) -> bool {
         let last = self.samples.last_mut().filter(|last| last.last <= at);
         let addresses = match (stack, &last) {
             (SampledStack::Copied(image), _) => stacks.unwind(&image),
@@ -42,15 +42,18 @@ impl OpenPoll {
             (SampledStack::Unchanged, None) => return false,
         };
         let is_cut = addresses.first() == Some(&CUT);
-        self.add_stack(at, addresses);
+        self.add_stack(from, at, addresses);
         is_cut
     }
 
-    fn add_stack(&mut self, at: u64, addresses: Addresses) {
+    fn add_stack(&mut self, from: u64, at: u64, addresses: Addresses) {
         match self.samples.last_mut() {
             Some(last) if at < last.last => {}
             Some(last) if last.addresses == addresses => last.last = at,
-            _ => self.samples.push(Sampled { first: at, last: at, addresses }),
+            last => {
+                let first = last.map_or(from, |last| from.max(last.last));
+                self.samples.push(Sampled { first, last: at, addresses });
+            }
         }
         if self.samples.len() > MOST_KEPT {
             let mut is_kept = false;
@@ -82,7 +85,7 @@ mod tests {
     fn poll(samples: &[(u64, u64)]) -> OpenPoll {
         let mut poll = OpenPoll::new(100);
         for (at, address) in samples {
-            poll.add_stack(*at, [*address].into());
+            poll.add_stack(*at, *at, [*address].into());
         }
         poll
     }
@@ -100,6 +103,15 @@ mod tests {
     fn a_poll_is_divided_at_the_midpoints() {
         divides(&[(110, 1), (120, 1), (140, 2), (180, 1)], &[(100, 130, 1), (130, 160, 2), (160, 200, 1)]);
         divides(&[(150, 1)], &[(100, 200, 1)]);
+    }
+
+    #[test]
+    fn a_thread_that_answers_late_was_there_all_the_while() {
+        let mut poll = poll(&[(110, 1)]);
+        poll.add_stack(120, 160, [2].into());
+        poll.add_stack(150, 180, [3].into());
+        let edges: Vec<_> = poll.stretches(200).map(|stretch| (stretch.from, stretch.to)).collect();
+        assert_eq!(edges, [(100, 115), (115, 160), (160, 200)]);
     }
 
     #[test]

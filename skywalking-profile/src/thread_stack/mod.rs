@@ -35,8 +35,10 @@ use crate::stack::Image;
 #[derive(Debug)]
 pub(crate) struct ThreadSample {
     pub(crate) request: u64,
-    /// When the poll began, by [`clock::now`](crate::clock::now), as `at`.
+    /// When the poll began, by [`clock::now`](crate::clock::now), as the other times.
     pub(crate) since: u64,
+    /// It was there from `from` to `at`: a thread that answers a signal late did not run before.
+    pub(crate) from: u64,
     pub(crate) at: u64,
     pub(crate) stack: SampledStack,
 }

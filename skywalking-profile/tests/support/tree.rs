@@ -77,10 +77,13 @@ impl Tree {
     /// The function is one node of this duration, as far as samples can tell.
     #[track_caller]
     pub(crate) fn took_about(&self, name: &str, measured: Duration, tolerance: Duration) {
-        if CAPTURED {
-            let off = self.node(name).duration().abs_diff(measured);
-            assert!(off <= tolerance, "{name} measured {measured:?}, but see\n{self}");
-        }
+        assert!(self.is_about(name, measured, tolerance), "{name} measured {measured:?}, but see\n{self}");
+    }
+
+    /// Whether the function is one node of this duration, as far as samples can tell.
+    #[track_caller]
+    pub(crate) fn is_about(&self, name: &str, measured: Duration, tolerance: Duration) -> bool {
+        !CAPTURED || self.node(name).duration().abs_diff(measured) <= tolerance
     }
 
     /// The functions are nodes of this duration together, wherever they are.

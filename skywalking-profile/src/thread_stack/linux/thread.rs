@@ -14,6 +14,8 @@ pub(super) struct Thread {
     tid: AtomicI32,
     polled: Published,
     pub(super) copy: Mailbox<Copy>,
+    /// When the copy was last asked for, by [`clock::now`](crate::clock::now).
+    pub(super) asked: AtomicU64,
     /// The record that was made before this one; not changed once this one can be found.
     older: *const Self,
 }
@@ -74,6 +76,7 @@ impl Thread {
             tid: AtomicI32::new(tid),
             polled: Published::default(),
             copy: Mailbox::new(copy),
+            asked: AtomicU64::new(0),
             older: ptr::null(),
         }));
         let newest = ptr::from_mut(thread);

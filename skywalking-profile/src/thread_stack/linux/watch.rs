@@ -77,7 +77,8 @@ pub(super) fn taken(thread: &Thread, sampling: &Sampling) -> Option<ThreadSample
             bytes.try_reserve_exact(copy.bytes.len()).ok()?;
             bytes.extend_from_slice(&copy.bytes);
             let stack = SampledStack::Copied(Image::of_copy(copy.registers, bytes, &polled.frame)?);
-            Some(ThreadSample { request: polled.request, since: polled.since, at: copy.at, stack })
+            let from = thread.asked.load(Ordering::Relaxed).clamp(polled.since.min(copy.at), copy.at);
+            Some(ThreadSample { request: polled.request, since: polled.since, from, at: copy.at, stack })
         });
         // They may hold secrets of the application.
         copy.bytes.fill(0);
