@@ -1,4 +1,4 @@
-//! What the agents of this process log, told apart by their threads.
+//! What the agents of this process log, told apart by their threads, or all together.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,11 +14,11 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 static NEWS: Condvar = Condvar::new();
 
-/// The log of one agent.
+/// The log of one agent, or of all.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// How the agent's first line ends.
-    names: String,
+    names: Option<String>,
 }
 
 /// A line of it.
@@ -34,12 +34,21 @@ pub(crate) struct Line {
 impl Log {
     /// Of the agent with these names. To be called before it starts.
     pub(crate) fn of(service: &str, instance: &str) -> Self {
+        Self::with(Some(format!(" as {service} / {instance}")))
+    }
+
+    /// Of all agents, their samplers included. To be called before they start.
+    pub(crate) fn of_all() -> Self {
+        Self::with(None)
+    }
+
+    fn with(names: Option<String>) -> Self {
         static RECORDS: OnceLock<()> = OnceLock::new();
         RECORDS.get_or_init(|| {
             let recorder = tracing_subscriber::registry().with(Recorder);
             tracing::subscriber::set_global_default(recorder).expect("the only one of this process");
         });
-        Self { names: format!(" as {service} / {instance}") }
+        Self { names }
     }
 
     pub(crate) fn lines(&self) -> Vec<Line> {
@@ -85,7 +94,8 @@ impl Log {
     }
 
     fn lines_among(&self, all: &[Line]) -> Vec<Line> {
-        let Some(first) = all.iter().find(|line| line.message.ends_with(&self.names)) else { return Vec::new() };
+        let Some(names) = &self.names else { return all.to_vec() };
+        let Some(first) = all.iter().find(|line| line.message.ends_with(names)) else { return Vec::new() };
         all.iter().filter(|line| line.thread == first.thread).cloned().collect()
     }
 }
