@@ -68,6 +68,7 @@ pub(crate) fn anything(random: &mut Random) {
         10 | 11 => dispatches(random, until),
         _ => falls_and_is_caught(random.below(20), until),
     }
+    black_box(());
 }
 
 /// When to stop.

@@ -12,6 +12,7 @@ mod support;
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::env;
+use std::hint::black_box;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,6 +78,7 @@ async fn part(seed: u64, random: &mut Random) {
 fn falls(random: &mut Random) {
     computes::anything(random);
     computes::falls(random.below(10));
+    black_box(());
 }
 
 #[test]

@@ -147,26 +147,36 @@ pub(super) fn ends_with_call(bytes: &[u8; LONGEST_CALL]) -> bool {
 
 /// What the call `bytes` calls, if it returns to `address`.
 pub(super) fn callees(bytes: &[u8; LONGEST_CALL], address: u64) -> Callees {
-    // 26 bits, in words, from the instruction itself.
-    let offset = (u32::from_le_bytes(*bytes) << 6).cast_signed() >> 4;
     Callees {
-        direct: is_any(bytes, &[BL]).then(|| (address - 4).wrapping_add_signed(offset.into())),
+        direct: is_any(bytes, &[BL]).then(|| branch_target(bytes, address - 4)),
         by_slot: None,
         any: is_any(bytes, &[BLR, BLRAAZ_BLRABZ, BLRAA_BLRAB]),
     }
 }
 
 /// Not looked into here: blocking calls that go through the procedure linkage table are cut off.
-pub(super) fn linkage_slot(_: &[u8; LINKAGE], _: u64) -> Option<u64> {
+pub(super) fn linkage_slot(_: &[u8; LONGEST_JUMP], _: u64) -> Option<u64> {
     None
 }
 
-/// The bytes of a function of the procedure linkage table that [`linkage_slot`] looks at.
-pub(super) const LINKAGE: usize = 4;
+/// The target of the jump that a function at `address` begins with: `B`.
+pub(super) fn jump(code: &[u8; LONGEST_JUMP], address: u64) -> Option<u64> {
+    is_any(code, &[B]).then(|| branch_target(code, address))
+}
+
+/// Of `BL` and `B` at `address`: 26 bits, in words, from the instruction itself.
+fn branch_target(instruction: &[u8; 4], address: u64) -> u64 {
+    let offset = (u32::from_le_bytes(*instruction) << 6).cast_signed() >> 4;
+    address.wrapping_add_signed(offset.into())
+}
+
+/// The bytes of a function that jumps that [`linkage_slot`] and [`jump`] look at.
+pub(super) const LONGEST_JUMP: usize = 4;
 
 /// The bits that tell an instruction, and what they are.
 type Instruction = (u32, u32);
 
+const B: Instruction = (0xfc00_0000, 0x1400_0000);
 const BL: Instruction = (0xfc00_0000, 0x9400_0000);
 const BLR: Instruction = (0xffff_fc1f, 0xd63f_0000);
 const BLRAAZ_BLRABZ: Instruction = (0xffff_f81f, 0xd63f_081f);
@@ -195,6 +205,12 @@ mod tests {
         assert_eq!((of(0x9400_0001).direct, of(0x9400_0001).any), (Some(0x1004), false));
         assert_eq!((of(0x97ff_fff0).direct, of(0x97ff_fff0).any), (Some(0xfc0), false));
         assert_eq!((of(0xd63f_0100).direct, of(0xd63f_0100).any), (None, true));
+    }
+
+    #[test]
+    fn a_function_that_only_jumps_is_known() {
+        assert_eq!(jump(&0x1400_0002_u32.to_le_bytes(), 0x1000), Some(0x1008));
+        assert_eq!(jump(&0x9400_0002_u32.to_le_bytes(), 0x1000), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::arch::{LINKAGE, LONGEST_CALL, callees, ends_with_call, linkage_slot};
+use super::arch::{LONGEST_CALL, LONGEST_JUMP, callees, ends_with_call, jump, linkage_slot};
 
 /// Addresses remembered: more than any service returns to.
 const KNOWN: usize = 20_000;
@@ -72,13 +72,21 @@ impl Code {
     pub(super) fn calls(&self, address: u64, callee: u64) -> Calls {
         let (Some(function), Some(call)) = (self.function(callee), self.call(address)) else { return Calls::No };
         let callees = callees(&call, address);
-        let direct = callees.direct.is_some_and(|direct| direct == function || self.links(direct) == Some(function));
-        let by_slot = callees.by_slot.is_some_and(|slot| self.slot(slot) == Some(function));
-        match direct || by_slot {
+        let by_slot = || callees.by_slot.and_then(|slot| self.slot(slot));
+        let is_surely = |called: Option<u64>| called.is_some_and(|called| self.leads_to(called, function));
+        match is_surely(callees.direct) || is_surely(by_slot()) {
             true => Calls::Surely,
             false if callees.any => Calls::Perhaps,
             false => Calls::No,
         }
+    }
+
+    /// Whether a call of `called` is one of `function`, at once or by way of functions that only jump to others: entries of
+    /// the procedure linkage table, and what is left of functions that only call another one.
+    fn leads_to(&self, called: u64, function: u64) -> bool {
+        const MOST_JUMPS: usize = 3;
+        let jumps = std::iter::successors(Some(called), |address| self.jumps(*address));
+        jumps.take(1 + MOST_JUMPS).any(|address| address == function)
     }
 
     /// The start of the function that `address` is in.
@@ -87,9 +95,10 @@ impl Code {
         after.checked_sub(1).map(|i| self.functions[i])
     }
 
-    /// What the entry of the procedure linkage table at `address` jumps to.
-    fn links(&self, address: u64) -> Option<u64> {
-        self.slot(linkage_slot(&self.read::<LINKAGE>(address)?, address)?)
+    /// What the function at `address` jumps to, if it does nothing else.
+    fn jumps(&self, address: u64) -> Option<u64> {
+        let code = self.read::<LONGEST_JUMP>(address)?;
+        jump(&code, address).or_else(|| self.slot(linkage_slot(&code, address)?))
     }
 
     fn slot(&self, address: u64) -> Option<u64> {

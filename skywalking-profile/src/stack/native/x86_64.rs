@@ -126,16 +126,29 @@ pub(super) fn callees(bytes: &[u8; LONGEST_CALL], address: u64) -> Callees {
 
 /// The slot whose address a function of the procedure linkage table jumps to: `jmp [rip + slot]`, after ENDBR64 and a BND
 /// prefix or not (System V ABI, AMD64 supplement, "Procedure Linkage Table").
-pub(super) fn linkage_slot(code: &[u8; LINKAGE], address: u64) -> Option<u64> {
-    let start = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
-    let start = start + usize::from(code[start] == 0xf2);
+pub(super) fn linkage_slot(code: &[u8; LONGEST_JUMP], address: u64) -> Option<u64> {
+    let start = jump_start(code);
     let [INDIRECT, 0x25, a, b, c, d] = code[start..start + 6] else { return None };
     let next = address + start as u64 + 6;
     Some(next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into()))
 }
 
-/// The bytes of a function of the procedure linkage table that [`linkage_slot`] looks at.
-pub(super) const LINKAGE: usize = 11;
+/// The target of the relative jump that a function at `address` begins with: `E9` with a 32-bit offset.
+pub(super) fn jump(code: &[u8; LONGEST_JUMP], address: u64) -> Option<u64> {
+    let start = jump_start(code);
+    let [0xe9, a, b, c, d] = code[start..start + 5] else { return None };
+    let next = address + start as u64 + 5;
+    Some(next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into()))
+}
+
+/// Where a jump stands, after ENDBR64 and a BND prefix.
+fn jump_start(code: &[u8; LONGEST_JUMP]) -> usize {
+    let start = if code.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+    start + usize::from(code[start] == 0xf2)
+}
+
+/// The bytes of a function that jumps that [`linkage_slot`] and [`jump`] look at.
+pub(super) const LONGEST_JUMP: usize = 11;
 
 const RELATIVE: u8 = 0xe8;
 const INDIRECT: u8 = 0xff;
@@ -168,7 +181,14 @@ mod tests {
         assert_eq!(linkage_slot(&[0xff, 0x25, 0x10, 0, 0, 0, 0x68, 0, 0, 0, 0], 0x1000), Some(0x1016));
         assert_eq!(linkage_slot(&[0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0x10, 0, 0, 0], 0x1000), Some(0x101b));
         assert_eq!(linkage_slot(&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0x10, 0, 0, 0, 0], 0x1000), Some(0x101a));
-        assert_eq!(linkage_slot(&[0x55; LINKAGE], 0x1000), None);
+        assert_eq!(linkage_slot(&[0x55; LONGEST_JUMP], 0x1000), None);
+    }
+
+    #[test]
+    fn a_function_that_only_jumps_is_known() {
+        assert_eq!(jump(&[0xe9, 0x10, 0, 0, 0, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], 0x1000), Some(0x1015));
+        assert_eq!(jump(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe9, 0xf7, 0xff, 0xff, 0xff, 0, 0], 0x1000), Some(0x1000));
+        assert_eq!(jump(&[0x55; LONGEST_JUMP], 0x1000), None);
     }
 
     #[test]
