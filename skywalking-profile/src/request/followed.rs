@@ -143,13 +143,20 @@ impl Followed {
 
     /// Runs `run`, which begins at `since`, where thread stacks are sampled.
     fn watch<R>(&self, since: u64, run: impl FnOnce() -> R) -> R {
-        watch(self.events.sampling(), self.request, since, |sample| self.send(Event::Sampled(sample)), run)
+        let panics = Panics { followed: self, since, is_over: false };
+        let output =
+            watch(self.events.sampling(), self.request, since, |sample| self.send(Event::Sampled(sample)), run);
+        panics.not();
+        output
     }
 
     fn ran(&mut self, from: u64, to: u64) {
-        let ns = to.saturating_sub(from);
-        self.busy_ns += ns;
-        if ns >= LEAST_RUN_NS {
+        self.busy_ns += to.saturating_sub(from);
+        self.tell_ran(from, to);
+    }
+
+    fn tell_ran(&self, from: u64, to: u64) {
+        if to.saturating_sub(from) >= LEAST_RUN_NS {
             self.send(Event::Ran { request: self.request, from, to });
         }
     }
@@ -189,6 +196,28 @@ impl Followed {
             }
             Some(wait) => self.send(Event::Waited { request: self.request, wait, ready, to }),
             None => self.send(Event::WaitEnded { request: self.request, ready, to }),
+        }
+    }
+}
+
+/// Tells of a poll that panics, as of others.
+struct Panics<'a> {
+    followed: &'a Followed,
+    since: u64,
+    is_over: bool,
+}
+
+impl Panics<'_> {
+    /// The poll came to its end.
+    fn not(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.followed.tell_ran(self.since, clock::now());
         }
     }
 }
