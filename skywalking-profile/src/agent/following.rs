@@ -8,7 +8,7 @@ use super::samples::OpenPoll;
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::{Leaf, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
-use crate::thread_stack::ThreadSample;
+use crate::thread_stack::{SampledStack, ThreadSample};
 use crate::timeline::LEAST_WAIT_NS;
 
 /// Stretches kept of one request, some 2 MB: more than are ever sent.
@@ -96,9 +96,9 @@ impl Following {
             Some(poll) if poll.from() == sample.since => poll,
             poll => poll.insert(OpenPoll::new(sample.since)),
         };
-        let is_cut = poll.add(sample.from, sample.at, sample.stack, stacks);
         let losses = &self.started.task.losses;
-        losses.samples.fetch_add(1, Ordering::Relaxed);
+        losses.samples.fetch_add((!matches!(sample.stack, SampledStack::Unknown)).into(), Ordering::Relaxed);
+        let is_cut = poll.add(sample.from, sample.at, sample.stack, stacks);
         losses.cut_samples.fetch_add(is_cut.into(), Ordering::Relaxed);
         true
     }

@@ -21,7 +21,8 @@ pub(super) struct OpenPoll {
 struct Sampled {
     first: u64,
     last: u64,
-    addresses: Addresses,
+    /// `None`: unknown.
+    addresses: Option<Addresses>,
 }
 
 impl OpenPoll {
@@ -37,16 +38,17 @@ impl OpenPoll {
     pub(super) fn add(&mut self, from: u64, at: u64, stack: SampledStack, stacks: &mut Stacks) -> bool {
         let last = self.samples.last_mut().filter(|last| last.last <= at);
         let addresses = match (stack, &last) {
-            (SampledStack::Copied(image), _) => stacks.unwind(&image),
-            (SampledStack::Unchanged, Some(last)) => Addresses::clone(&last.addresses),
+            (SampledStack::Copied(image), _) => Some(stacks.unwind(&image)),
+            (SampledStack::Unchanged, Some(last)) => last.addresses.clone(),
             (SampledStack::Unchanged, None) => return false,
+            (SampledStack::Unknown, _) => None,
         };
-        let is_cut = addresses.first() == Some(&CUT);
+        let is_cut = addresses.as_ref().is_some_and(|addresses| addresses.first() == Some(&CUT));
         self.add_stack(from, at, addresses);
         is_cut
     }
 
-    fn add_stack(&mut self, from: u64, at: u64, addresses: Addresses) {
+    fn add_stack(&mut self, from: u64, at: u64, addresses: Option<Addresses>) {
         match self.samples.last_mut() {
             Some(last) if at < last.last => {}
             Some(last) if last.addresses == addresses => last.last = at,
@@ -71,7 +73,7 @@ impl OpenPoll {
         std::iter::from_fn(move || {
             let sample = samples.next()?;
             let until = samples.peek().map_or(to, |next| sample.last.midpoint(next.first)).clamp(from, to);
-            let stretch = Stretch { from, to: until, what: What::Ran(Some(sample.addresses)) };
+            let stretch = Stretch { from, to: until, what: What::Ran(sample.addresses) };
             from = until;
             Some(stretch)
         })
@@ -85,7 +87,7 @@ mod tests {
     fn poll(samples: &[(u64, u64)]) -> OpenPoll {
         let mut poll = OpenPoll::new(100);
         for (at, address) in samples {
-            poll.add_stack(*at, *at, [*address].into());
+            poll.add_stack(*at, *at, Some([*address].into()));
         }
         poll
     }
@@ -108,8 +110,8 @@ mod tests {
     #[test]
     fn a_thread_that_answers_late_was_there_all_the_while() {
         let mut poll = poll(&[(110, 1)]);
-        poll.add_stack(120, 160, [2].into());
-        poll.add_stack(150, 180, [3].into());
+        poll.add_stack(120, 160, Some([2].into()));
+        poll.add_stack(150, 180, Some([3].into()));
         let edges: Vec<_> = poll.stretches(200).map(|stretch| (stretch.from, stretch.to)).collect();
         assert_eq!(edges, [(100, 115), (115, 160), (160, 200)]);
     }
@@ -121,12 +123,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unknown_is_not_given_to_its_neighbours() {
+        let mut poll = poll(&[(110, 1)]);
+        poll.add_stack(120, 180, None);
+        poll.add_stack(190, 190, Some([2].into()));
+        let stretches = poll.stretches(200).map(|stretch| {
+            let What::Ran(addresses) = stretch.what else { panic!("{stretch:?}") };
+            (stretch.from, stretch.to, addresses.map(|addresses| addresses[0]))
+        });
+        assert_eq!(stretches.collect::<Vec<_>>(), [(100, 115, Some(1)), (115, 185, None), (185, 200, Some(2))]);
+    }
+
+    #[test]
     fn the_samples_of_an_endless_poll_are_thinned_evenly() {
         let samples: Vec<_> = (0..10 * MOST_KEPT as u64).map(|i| (100 + i, i % 2 + i / 1_000)).collect();
         let poll = poll(&samples);
         assert!(poll.samples.len() <= MOST_KEPT, "{}", poll.samples.len());
         assert!(poll.samples.len() > MOST_KEPT / 4, "{}", poll.samples.len());
-        let last = poll.samples.last().map(|sample| sample.addresses[0]);
-        assert!(last.is_some_and(|last| last >= 39));
+        let last = poll.samples.last().and_then(|sample| sample.addresses.as_ref());
+        assert!(last.is_some_and(|last| last[0] >= 39));
     }
 }

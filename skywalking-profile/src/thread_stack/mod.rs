@@ -49,4 +49,6 @@ pub(crate) enum SampledStack {
     Copied(Image),
     /// As at the poll's last sample: the thread has not run since.
     Unchanged,
+    /// It could not be copied: what the poll's other samples show may not be what the thread did here.
+    Unknown,
 }

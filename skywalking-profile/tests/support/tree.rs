@@ -122,6 +122,11 @@ impl Tree {
         assert!(expected.contains(&node.duration()), "{function} measured {measured:?} (+ {slack:?}), but see\n{self}");
     }
 
+    /// How long the function was on the stack, wherever it is.
+    pub(crate) fn time_of(&self, name: &str) -> Duration {
+        self.functions(name).map(ProfileNode::duration).sum()
+    }
+
     /// Of the whole request.
     pub(crate) fn duration(&self) -> Duration {
         self.0.root().duration()

@@ -49,6 +49,11 @@ impl PollFrame {
         (self.stack_low..self.sp).contains(&sp).then(|| self.sp - sp)
     }
 
+    /// Whether `sp`, in the middle of the poll, is on another stack: a fiber's, or one that `stacker` made.
+    pub(crate) fn is_elsewhere(&self, sp: usize) -> bool {
+        !(self.stack_low..=self.sp).contains(&sp)
+    }
+
     /// Copies what lies between `registers` and the frame into the capacity of `bytes`; false if `registers` are not those
     /// of a function on the same stack. Async-signal-safe.
     ///

@@ -104,6 +104,8 @@ struct Known {
     cpu_time: Option<u64>,
     /// It was blocked at that processor time, and its stack was copied.
     is_copied: bool,
+    /// When it was signalled, by another sampler perhaps, if the answer is not known to have come.
+    signalled: Option<u64>,
     /// Signals in a row that it did not answer.
     unanswered: u32,
 }
@@ -160,14 +162,13 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
 
     fn look_at(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
         if let Some(sample) = taken(thread, &self.sampling) {
-            known.unanswered = 0;
             self.deliver(sample);
         }
         let Some(cpu_time) = known.activity.cpu_time() else { return };
         let last = known.cpu_time.replace(cpu_time);
         let is_same_poll = known.polled.replace(polled) == Some(polled);
         if is_same_poll && known.is_copied && last == Some(cpu_time) {
-            return self.deliver(sample(polled, SampledStack::Unchanged));
+            return self.deliver_now(polled, SampledStack::Unchanged);
         }
         known.is_copied = false;
         match known.activity.state() {
@@ -178,7 +179,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
                 match image.filter(|_| is_of_one) {
                     Some(image) => {
                         known.is_copied = true;
-                        self.deliver(sample(polled, SampledStack::Copied(image)));
+                        self.deliver_now(polled, SampledStack::Copied(image));
                     }
                     None => self.lose_tick(true),
                 }
@@ -189,15 +190,17 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
                 let ran = last.map_or(0, |last| cpu_time.saturating_sub(last));
                 if ran >= clock::nanos(self.tick) / 4 {
                     self.signal(thread, polled, known);
+                } else {
+                    let now = clock::now();
+                    self.miss(polled, now, now);
                 }
             }
         }
     }
 
-    /// The stack of a thread that is blocked.
+    /// The stack of a thread that is blocked; where it is alone, if that is on another stack.
     fn copy(&self, polled: &Polled, pc: usize, sp: usize) -> Option<Image> {
-        // It may be on a stack that a library made.
-        let len = polled.frame.distance_from(sp)?.min(LONGEST_COPY);
+        let len = polled.frame.distance_from(sp).unwrap_or_default().min(LONGEST_COPY);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
         bytes.resize(len, 0);
@@ -206,27 +209,33 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
     }
 
     fn signal(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
-        let Some(signal) = self.signal else { return };
-        if known.unanswered >= MOST_UNANSWERED {
-            return self.lose_tick(true);
-        }
         let now = clock::now();
+        let Some(signal) = self.signal.filter(|_| known.unanswered < MOST_UNANSWERED) else {
+            return self.miss(polled, now, now);
+        };
         if !thread.copy.ask() {
             // The last one is still under way.
-            let asked = thread.asked.load(Ordering::Relaxed);
-            if now.saturating_sub(asked) >= ANSWER_WITHIN && thread.copy.withdraw() {
+            let signalled = *known.signalled.get_or_insert(now);
+            if now.saturating_sub(signalled) >= ANSWER_WITHIN && thread.copy.withdraw() {
+                known.signalled = None;
                 known.unanswered += 1;
                 self.sampling.losses.signals.fetch_add(1, Ordering::Relaxed);
+                self.miss(polled, signalled.max(polled.since), now);
             }
             return self.lose_tick(true);
         }
         thread.asked.store(now, Ordering::Relaxed);
+        if known.signalled.take().is_some() {
+            known.unanswered = 0;
+        }
         // Once more: the fewer are signalled that have gone on to something else.
         if thread.polled() != Some(polled) {
             thread.copy.withdraw();
             return;
         }
+        known.signalled = Some(now);
         if let Err(error) = signal::send(signal, thread, known.activity.tid()) {
+            known.signalled = None;
             thread.copy.withdraw();
             self.lose_tick(true);
             // Otherwise it has ended, or too many signals are queued for this user.
@@ -244,6 +253,17 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         }
     }
 
+    /// What the poll did from `from` to `at` is not known.
+    fn miss(&self, polled: Polled, from: u64, at: u64) {
+        self.lose_tick(true);
+        self.deliver(sample(polled, from, at, SampledStack::Unknown));
+    }
+
+    fn deliver_now(&self, polled: Polled, stack: SampledStack) {
+        let now = clock::now();
+        self.deliver(sample(polled, now, now, stack));
+    }
+
     fn deliver(&self, sample: ThreadSample) {
         let has_room = (self.deliver)(sample);
         self.lose_tick(!has_room);
@@ -257,7 +277,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
 impl Known {
     fn of(tid: i32) -> Self {
         let activity = Activity::of(tid);
-        Self { activity, polled: None, cpu_time: None, is_copied: false, unanswered: 0 }
+        Self { activity, polled: None, cpu_time: None, is_copied: false, signalled: None, unanswered: 0 }
     }
 }
 
@@ -273,7 +293,6 @@ fn go_first() {
     }
 }
 
-fn sample(polled: Polled, stack: SampledStack) -> ThreadSample {
-    let at = clock::now();
-    ThreadSample { request: polled.request, since: polled.since, from: at, at, stack }
+fn sample(polled: Polled, from: u64, at: u64, stack: SampledStack) -> ThreadSample {
+    ThreadSample { request: polled.request, since: polled.since, from, at, stack }
 }

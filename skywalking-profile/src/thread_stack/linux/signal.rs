@@ -189,7 +189,8 @@ unsafe fn copy(thread: &Thread, context: *const c_void) {
         let is_copied = unsafe { polled.frame.copy_from(registers, &mut copy.bytes) };
         (copy.polled, copy.at) = (Some(polled), clock::now());
         (copy.registers, copy.interrupted_call) = (registers, interrupted_call);
-        is_copied
+        // Of another stack nothing was copied, but where the thread is is known.
+        is_copied || polled.frame.is_elsewhere(registers.sp)
     });
 }
 

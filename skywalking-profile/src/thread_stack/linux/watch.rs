@@ -40,24 +40,27 @@ pub(crate) fn watch<R>(
     // Without a record, at the very end of a thread say, the poll is not seen.
     let thread = OWN.try_with(|own| own.0).ok().flatten();
     let (Some(thread), Some(frame)) = (thread, PollFrame::here()) else { return run() };
+    // The stacks of a poll around this one have this one's functions, too; without, it would lack this time.
+    if thread.polled().is_some() {
+        return run();
+    }
     let polled = Polled { sampler: sampling.id(), request, since, frame };
-    let _watched = Watched { thread, outer: thread.polled(), sampling, deliver };
+    let _watched = Watched { thread, sampling, deliver };
     thread.set_polled(Some(polled));
     sampling.wake();
     run()
 }
 
-/// Restores the outer poll, if there is one, also when the poll panics.
+/// Ends with the poll, also when that panics.
 struct Watched<'a, D: Fn(ThreadSample)> {
     thread: &'static Thread,
-    outer: Option<Polled>,
     sampling: &'a Sampling,
     deliver: D,
 }
 
 impl<D: Fn(ThreadSample)> Drop for Watched<'_, D> {
     fn drop(&mut self) {
-        self.thread.set_polled(self.outer);
+        self.thread.set_polled(None);
         // From here on a signal finds that this poll is over.
         if let Some(sample) = taken(self.thread, self.sampling) {
             (self.deliver)(sample);
