@@ -210,6 +210,12 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
 
     fn signal(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
         let now = clock::now();
+        if let Some(signal) = self.signal.take_if(|signal| !signal::is_ours(*signal)) {
+            warn!(
+                target: TARGET,
+                "something else handles signal {signal} by now: what runs is not sampled before the next task"
+            );
+        }
         let Some(signal) = self.signal.filter(|_| known.unanswered < MOST_UNANSWERED) else {
             return self.miss(polled, now, now);
         };

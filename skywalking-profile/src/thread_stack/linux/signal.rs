@@ -59,7 +59,6 @@ impl fmt::Display for SignalError {
 pub(crate) fn install(wanted: Option<c_int>) -> Result<c_int, SignalError> {
     let _choosing = CHOOSING.lock().unwrap_or_else(PoisonError::into_inner);
     let chosen = CHOSEN.load(Ordering::Relaxed);
-    let is_ours = |signal| action(signal).is_some_and(|action| action.sa_sigaction == handler_address());
     if chosen != 0 && wanted.is_none_or(|wanted| wanted == chosen) && is_ours(chosen) {
         return Ok(chosen);
     }
@@ -79,6 +78,11 @@ pub(crate) fn install(wanted: Option<c_int>) -> Result<c_int, SignalError> {
     }
     CHOSEN.store(signal, Ordering::Relaxed);
     Ok(signal)
+}
+
+/// Whether our handler is in place. Anything may replace it, and what it replaces it with may end the process.
+pub(super) fn is_ours(signal: c_int) -> bool {
+    action(signal).is_some_and(|action| action.sa_sigaction == handler_address())
 }
 
 /// Signals `thread`, which is to be `tid`'s record. An error is one of rt_sigqueueinfo(2).
