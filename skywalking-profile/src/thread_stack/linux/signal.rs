@@ -15,7 +15,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::{MaybeUninit, size_of};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{fmt, io, ptr};
 
@@ -28,6 +28,9 @@ static CHOSEN: AtomicI32 = AtomicI32::new(0);
 
 /// One thread at a time chooses.
 static CHOOSING: Mutex<()> = Mutex::new(());
+
+/// The signals that were ours at some time: bit 0 is signal 1.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
 
 /// What handled each signal before: the handler's address and its flags.
 static PREVIOUS: [(AtomicUsize, AtomicI32); MOST_SIGNALS] =
@@ -67,7 +70,7 @@ pub(crate) fn install(wanted: Option<c_int>) -> Result<c_int, SignalError> {
     let mut candidates = [libc::SIGSTKFLT, libc::SIGPWR].into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
     let signal = match wanted {
         // Its handler may pass on to ours what it does not know: ours must not pass that back.
-        Some(wanted) if is_previous_known(wanted) && !is_ours(wanted) && !is_free(&wanted) => {
+        Some(wanted) if was_handled(wanted) && !is_ours(wanted) && !is_free(&wanted) => {
             return Err(SignalError::Taken(wanted));
         }
         Some(wanted) => wanted,
@@ -132,8 +135,12 @@ fn action(signal: c_int) -> Option<libc::sigaction> {
     unsafe { (libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0).then(|| action.assume_init()) }
 }
 
-fn is_previous_known(signal: c_int) -> bool {
-    previous(signal).is_some_and(|(handler, _)| handler.load(Ordering::Relaxed) != libc::SIG_DFL)
+fn was_handled(signal: c_int) -> bool {
+    HANDLED.load(Ordering::Relaxed) & bit(signal) != 0
+}
+
+fn bit(signal: c_int) -> u64 {
+    u32::try_from(signal - 1).ok().and_then(|signal| 1_u64.checked_shl(signal)).unwrap_or_default()
 }
 
 fn previous(signal: c_int) -> Option<&'static (AtomicUsize, AtomicI32)> {
@@ -143,10 +150,7 @@ fn previous(signal: c_int) -> Option<&'static (AtomicUsize, AtomicI32)> {
 fn handle(signal: c_int) -> Result<(), SignalError> {
     let refused = || SignalError::Refused(signal, io::Error::last_os_error());
     let known = action(signal).ok_or_else(refused)?;
-    if let Some((handler, flags)) = previous(signal) {
-        flags.store(known.sa_flags, Ordering::Relaxed);
-        handler.store(known.sa_sigaction, Ordering::Release);
-    }
+    set_previous(signal, &known);
     // SAFETY: all zeros is a value of this plain struct: no flags, an empty mask.
     let mut ours: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     ours.sa_sigaction = handler_address();
@@ -154,10 +158,21 @@ fn handle(signal: c_int) -> Result<(), SignalError> {
     // Another handler on top of ours might not fit on the alternate stack.
     // SAFETY: `sa_mask` is writable.
     unsafe { libc::sigfillset(&mut ours.sa_mask) };
-    // SAFETY: `handler` is async-signal-safe, as the module's header shows.
-    match unsafe { libc::sigaction(signal, &ours, ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(refused()),
+    let mut replaced = known;
+    // SAFETY: `handler` is async-signal-safe, as the module's header shows; `replaced` is writable.
+    if unsafe { libc::sigaction(signal, &ours, &mut replaced) } != 0 {
+        return Err(refused());
+    }
+    // Usually the same; something else may have been as fast.
+    set_previous(signal, &replaced);
+    HANDLED.fetch_or(bit(signal), Ordering::Relaxed);
+    Ok(())
+}
+
+fn set_previous(signal: c_int, action: &libc::sigaction) {
+    if let Some((handler, flags)) = previous(signal) {
+        flags.store(action.sa_flags, Ordering::Relaxed);
+        handler.store(action.sa_sigaction, Ordering::Release);
     }
 }
 
@@ -217,5 +232,31 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
         let handler = unsafe { std::mem::transmute::<usize, unsafe extern "C" fn(c_int)>(handler) };
         // SAFETY: the caller passes on what the kernel passed.
         unsafe { handler(signal) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Handles `signal` by `handler` from now on; what it was handled by before.
+    fn replace(signal: c_int, handler: unsafe extern "C" fn(c_int)) -> usize {
+        let before = action(signal).unwrap();
+        let mut theirs = before;
+        theirs.sa_sigaction = handler as *const () as usize;
+        theirs.sa_flags = 0;
+        // SAFETY: the tests' handlers do nothing, or what ours does.
+        assert_eq!(unsafe { libc::sigaction(signal, &theirs, ptr::null_mut()) }, 0);
+        before.sa_sigaction
+    }
+
+    /// One that came after ours and may pass on to it: if ours passed back to that, neither would ever return.
+    #[test]
+    fn a_signal_that_something_else_took_is_not_taken_back() {
+        extern "C" fn theirs(_: c_int) {}
+        let signal = libc::SIGRTMAX();
+        assert_eq!(install(Some(signal)).unwrap(), signal);
+        assert_eq!(replace(signal, theirs), handler_address());
+        assert!(matches!(install(Some(signal)), Err(SignalError::Taken(taken)) if taken == signal));
     }
 }
