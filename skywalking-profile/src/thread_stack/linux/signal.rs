@@ -238,6 +238,9 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stack::PollFrame;
+    use crate::thread_stack::linux::thread::Polled;
+    use crate::thread_stack::linux::watch::current_tid;
 
     /// Handles `signal` by `handler` from now on; what it was handled by before.
     fn replace(signal: c_int, handler: unsafe extern "C" fn(c_int)) -> usize {
@@ -258,5 +261,35 @@ mod tests {
         assert_eq!(install(Some(signal)).unwrap(), signal);
         assert_eq!(replace(signal, theirs), handler_address());
         assert!(matches!(install(Some(signal)), Err(SignalError::Taken(taken)) if taken == signal));
+    }
+
+    /// What Rust gives its threads may have room for little more than the kernel's frame.
+    #[test]
+    fn the_handler_needs_little_stack() {
+        const MOST: usize = 2 * 1024;
+        // SAFETY: reads a number; 0 where the kernel does not tell.
+        let of_kernel =
+            usize::try_from(unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) }).unwrap().max(libc::MINSIGSTKSZ);
+        std::thread::spawn(move || {
+            let signal = install(None).unwrap();
+            let mut stack = vec![0xa5_u8; 256 * 1024];
+            let ours = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+            let mut rusts = ours;
+            // SAFETY: the memory outlives its use as the alternate stack; `rusts` is writable.
+            assert_eq!(unsafe { libc::sigaltstack(&raw const ours, &raw mut rusts) }, 0);
+            let thread = Thread::take(current_tid()).unwrap();
+            let frame = PollFrame::here().unwrap();
+            thread.set_polled(Some(Polled { sampler: u64::MAX, request: 1, since: 1, frame }));
+            assert!(thread.copy.ask());
+            send(signal, thread, current_tid()).unwrap();
+            assert!(thread.copy.take(|copy| copy.polled.is_some()).unwrap());
+            thread.release();
+            // SAFETY: what was there before.
+            assert_eq!(unsafe { libc::sigaltstack(&raw const rusts, ptr::null_mut()) }, 0);
+            let used = stack.len() - stack.iter().position(|byte| *byte != 0xa5).unwrap();
+            assert!(used <= of_kernel + MOST, "{used} bytes, {of_kernel} for the kernel");
+        })
+        .join()
+        .unwrap();
     }
 }
