@@ -13,6 +13,9 @@ use crate::stack::frame::CUT;
 /// More frames than this are recursion; its root side is cut.
 const DEEPEST: usize = 500;
 
+/// Frame pointers tried, each with a walk. The right one is among the nearest to the leaf.
+const MOST_TRIED: usize = 64;
+
 /// The unwind tables of all loaded modules. Owned by one thread; made when first needed, some milliseconds' work.
 pub(crate) struct Unwinder {
     framehop: Framehop<Vec<u8>>,
@@ -108,6 +111,10 @@ impl Unwinder {
     fn walk_by_found_frame_pointer(&mut self, image: &Image, cut: &Walk) -> Option<Walk> {
         /// A frame pointer is a multiple of this in both ABIs.
         const ALIGNMENT: u64 = 16;
+        if !image.is_whole() {
+            // Then none arrives.
+            return None;
+        }
         let callee = *cut.addresses.last()?;
         let pairs = (cut.sp.next_multiple_of(ALIGNMENT)..image.poll_frame() as u64).step_by(ALIGNMENT as usize);
         let mut candidates = Vec::new();
@@ -118,7 +125,8 @@ impl Unwinder {
             }
         }
         [Calls::Surely, Calls::Perhaps].into_iter().find_map(|calls| {
-            candidates.iter().filter(|candidate| candidate.1 == calls).find_map(|(fp, _)| {
+            let mut tried = candidates.iter().filter(|candidate| candidate.1 == calls).take(MOST_TRIED);
+            tried.find_map(|(fp, _)| {
                 let walk = self.walk(image, image.registers().with_frame_pointer(*fp as usize));
                 let goes_on = walk.is_whole && walk.addresses.starts_with(&cut.addresses);
                 goes_on.then_some(walk)
