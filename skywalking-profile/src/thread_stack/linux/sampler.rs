@@ -168,7 +168,9 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         let last = known.cpu_time.replace(cpu_time);
         let is_same_poll = known.polled.replace(polled) == Some(polled);
         if is_same_poll && known.is_copied && last == Some(cpu_time) {
-            return self.deliver_now(polled, SampledStack::Unchanged);
+            let now = clock::now();
+            self.tell(polled, now, now, SampledStack::Unchanged);
+            return;
         }
         known.is_copied = false;
         match known.activity.state() {
@@ -177,9 +179,10 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
                 // Else it has run meanwhile, and the copy may be of two stacks.
                 let is_of_one = known.activity.cpu_time() == Some(cpu_time) && thread.polled() == Some(polled);
                 match image.filter(|_| is_of_one) {
+                    // One that is lost is not what the next one is like.
                     Some(image) => {
-                        known.is_copied = true;
-                        self.deliver_now(polled, SampledStack::Copied(image));
+                        let now = clock::now();
+                        known.is_copied = self.tell(polled, now, now, SampledStack::Copied(image));
                     }
                     None => self.lose_tick(true),
                 }
@@ -262,17 +265,18 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
     /// What the poll did from `from` to `at` is not known.
     fn miss(&self, polled: Polled, from: u64, at: u64) {
         self.lose_tick(true);
-        self.deliver(sample(polled, from, at, SampledStack::Unknown));
+        self.tell(polled, from, at, SampledStack::Unknown);
     }
 
-    fn deliver_now(&self, polled: Polled, stack: SampledStack) {
-        let now = clock::now();
-        self.deliver(sample(polled, now, now, stack));
+    /// Whether there was room for it.
+    fn tell(&self, polled: Polled, from: u64, at: u64, stack: SampledStack) -> bool {
+        self.deliver(ThreadSample { request: polled.request, since: polled.since, from, at, stack })
     }
 
-    fn deliver(&self, sample: ThreadSample) {
+    fn deliver(&self, sample: ThreadSample) -> bool {
         let has_room = (self.deliver)(sample);
         self.lose_tick(!has_room);
+        has_room
     }
 
     fn lose_tick(&self, is_lost: bool) {
@@ -299,6 +303,64 @@ fn go_first() {
     }
 }
 
-fn sample(polled: Polled, from: u64, at: u64, stack: SampledStack) -> ThreadSample {
-    ThreadSample { request: polled.request, since: polled.since, from, at, stack }
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::sync::mpsc::channel;
+
+    use super::super::watch::watch;
+    use super::*;
+
+    /// Looks at a thread that blocks until `is_enough`, given the samples so far, which `has_room` takes or refuses.
+    fn samples_of_blocked(
+        mut has_room: impl FnMut(&SampledStack) -> bool,
+        is_enough: impl Fn(&[ThreadSample]) -> bool,
+    ) -> Vec<ThreadSample> {
+        let (sampling, samples) = (Arc::<Sampling>::default(), RefCell::new(Vec::new()));
+        let has_room = RefCell::new(&mut has_room);
+        let mut rounds = Rounds {
+            sampling: Arc::clone(&sampling),
+            tick: Duration::from_millis(1),
+            signal: None,
+            memory: File::open("/proc/self/mem").ok(),
+            known: HashMap::new(),
+            deliver: |sample: ThreadSample| {
+                let has_room = has_room.borrow_mut()(&sample.stack);
+                samples.borrow_mut().push(sample);
+                has_room
+            },
+        };
+        let (wake, woken) = channel::<()>();
+        thread::scope(|scope| {
+            let sampling = &sampling;
+            scope.spawn(move || watch(sampling, 1, clock::now(), |_| {}, || assert!(woken.recv().is_err())));
+            while !is_enough(&samples.borrow()) {
+                rounds.look();
+                thread::yield_now();
+            }
+            drop(wake);
+        });
+        drop(rounds);
+        samples.into_inner()
+    }
+
+    fn can_be_told() -> bool {
+        Activity::of(super::super::watch::current_tid()).state() != State::Unknown
+    }
+
+    #[test]
+    fn what_was_lost_is_not_what_the_next_sample_is_like() {
+        if !can_be_told() {
+            return;
+        }
+        let refused = Cell::new(0);
+        let has_room = |stack: &SampledStack| {
+            let is_refused = matches!(stack, SampledStack::Copied(_)) && refused.replace(refused.get() + 1) < 3;
+            !is_refused
+        };
+        let samples = samples_of_blocked(has_room, |samples| samples.len() >= 4);
+        for sample in &samples[..4] {
+            assert!(matches!(sample.stack, SampledStack::Copied(_)), "{samples:?}");
+        }
+    }
 }
