@@ -47,7 +47,7 @@ pub(crate) struct ThreadSample {
 #[derive(Debug)]
 pub(crate) enum SampledStack {
     Copied(Image),
-    /// As at the poll's last sample: the thread has not run since.
+    /// As at the poll's last sample: the thread had not run since.
     Unchanged,
     /// It could not be copied: what the poll's other samples show may not be what the thread did here.
     Unknown,

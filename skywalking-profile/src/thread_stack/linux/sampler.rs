@@ -34,6 +34,9 @@ const ANSWER_WITHIN: u64 = 100_000_000;
 /// A thread that did not answer so many signals in a row blocks them: it is sent no more.
 const MOST_UNANSWERED: u32 = 3;
 
+/// That a thread is where it was is told so often, and when it has gone on: the queue is also that of the waits.
+const UNTOLD: u64 = 50_000_000;
+
 /// Threads whose files are held open, though they may not be polling at the moment.
 const MOST_KNOWN: usize = 64;
 
@@ -104,6 +107,10 @@ struct Known {
     cpu_time: Option<u64>,
     /// It was blocked at that processor time, and its stack was copied.
     is_copied: bool,
+    /// When it was last seen to be there still, if that is not told.
+    unchanged: Option<u64>,
+    /// When that was told last.
+    told: u64,
     /// When it was signalled, by another sampler perhaps, if the answer is not known to have come.
     signalled: Option<u64>,
     /// Signals in a row that it did not answer.
@@ -167,9 +174,19 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         let Some(cpu_time) = known.activity.cpu_time() else { return };
         let last = known.cpu_time.replace(cpu_time);
         let is_same_poll = known.polled.replace(polled) == Some(polled);
-        if is_same_poll && known.is_copied && last == Some(cpu_time) {
-            let now = clock::now();
-            self.tell(polled, now, now, SampledStack::Unchanged);
+        let is_unchanged = is_same_poll && known.is_copied && last == Some(cpu_time);
+        let now = clock::now();
+        if is_unchanged {
+            known.unchanged = Some(now);
+        }
+        let is_due = !is_unchanged || now.saturating_sub(known.told) >= UNTOLD;
+        if let Some(at) = known.unchanged.take_if(|_| is_due)
+            && is_same_poll
+        {
+            known.told = at;
+            self.tell(polled, at, at, SampledStack::Unchanged);
+        }
+        if is_unchanged {
             return;
         }
         known.is_copied = false;
@@ -287,7 +304,16 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
 impl Known {
     fn of(tid: i32) -> Self {
         let activity = Activity::of(tid);
-        Self { activity, polled: None, cpu_time: None, is_copied: false, signalled: None, unanswered: 0 }
+        Self {
+            activity,
+            polled: None,
+            cpu_time: None,
+            is_copied: false,
+            unchanged: None,
+            told: 0,
+            signalled: None,
+            unanswered: 0,
+        }
     }
 }
 
@@ -362,5 +388,16 @@ mod tests {
         for sample in &samples[..4] {
             assert!(matches!(sample.stack, SampledStack::Copied(_)), "{samples:?}");
         }
+    }
+
+    #[test]
+    fn that_a_thread_blocks_is_not_told_at_each_look() {
+        if !can_be_told() {
+            return;
+        }
+        let start = Instant::now();
+        let samples = samples_of_blocked(|_| true, |_| start.elapsed() > Duration::from_millis(300));
+        let unchanged = samples.iter().filter(|sample| matches!(sample.stack, SampledStack::Unchanged));
+        assert!((1..=8).contains(&unchanged.count()), "{samples:?}");
     }
 }
