@@ -41,7 +41,8 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames, leaf: Leaf) -> Signatu
     let kept: Vec<&Frame> = match shown {
         Frames::All => frames.iter().collect(),
         Frames::Application => {
-            let own = |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i);
+            let own =
+                |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i) && !is_wrapper(frames, i);
             let is_shown = |frame: &Frame| !is_plumbing(frame) || leaf == Leaf::Running && is_call(frame);
             let library =
                 |i: usize| !is_application(&frames[i], lines_known) && is_shown(&frames[i]) && !is_glue(frames, i);
@@ -96,6 +97,15 @@ fn is_glue(frames: &[Frame], i: usize) -> bool {
     let called_by =
         |above: usize| is_poll_fn(&frames[above]) || frames[above].name.path().starts_with("core::ops::function::");
     frames[i].name.closure && i.checked_sub(1).is_some_and(called_by)
+}
+
+/// `#[framed]` and `#[instrument]` make a function await its own body, in a future of theirs: it stands there twice.
+fn is_wrapper(frames: &[Frame], i: usize) -> bool {
+    const WRAPS: [&str; 2] = ["async_backtrace::", "tracing::instrument::"];
+    let wraps = |frame: &Frame| WRAPS.iter().any(|module| frame.name.path().starts_with(module));
+    let below = &frames[i + 1..];
+    let body = below.iter().position(|frame| !wraps(frame) && !is_standard(frame));
+    body.is_some_and(|body| below[body].name == frames[i].name && below[..body].iter().any(wraps))
 }
 
 /// The future that `join!` and `select!` are, of the standard library or of `futures`: it calls a closure, which polls the
@@ -246,6 +256,28 @@ mod tests {
             frame("shop::load::{{closure}}", HERE, "main.rs", 30),
         ];
         assert_eq!(signatures(&frames, Frames::Application, Leaf::Awaited), ["shop::order", "shop::load @ main.rs:12"]);
+    }
+
+    #[test]
+    fn a_function_that_an_attribute_wraps_is_shown_once() {
+        for wraps in [
+            &["async_backtrace::framed::Framed::poll", "async_backtrace::framed::Framed::poll::{{closure}}"][..],
+            &["<tracing::instrument::Instrumented<T> as core::future::future::Future>::poll"],
+        ] {
+            let mut frames = vec![frame("shop::order::{{closure}}", HERE, "main.rs", 11)];
+            frames.extend(wraps.iter().map(|symbol| frame(symbol, DEPENDENCY, "framed.rs", 7)));
+            frames.push(frame("shop::order::{{closure}}::{{closure}}", HERE, "main.rs", 12));
+            frames.push(frame("shop::load::{{closure}}", HERE, "main.rs", 30));
+            assert_eq!(
+                signatures(&frames, Frames::Application, Leaf::Awaited),
+                ["shop::order", "shop::load @ main.rs:12"]
+            );
+        }
+        let recursion = [
+            frame("shop::walk::{{closure}}", HERE, "main.rs", 3),
+            frame("shop::walk::{{closure}}", HERE, "main.rs", 3),
+        ];
+        assert_eq!(signatures(&recursion, Frames::Application, Leaf::Awaited).len(), 2);
     }
 
     #[test]
