@@ -26,6 +26,10 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Features
+//!
+//! `async-backtrace` and `tracing-spans` are those of [`skywalking_profile`].
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +41,9 @@ pub use skywalking_profile::{
     ConfigError, Frames, Profile, ProfileConfig, ProfileNode, ProfileTask, ProfileTree, TaskError,
 };
 
+#[cfg(feature = "tracing-spans")]
+pub use skywalking_profile::SpanLayer;
+
 /// The layer of `skywalking-profile`, with endpoints named by axum's matched routes. See the [crate]'s page.
 #[derive(Clone, Debug)]
 pub struct ProfileLayer(skywalking_profile::ProfileLayer);
@@ -44,6 +51,8 @@ pub struct ProfileLayer(skywalking_profile::ProfileLayer);
 impl ProfileLayer {
     /// As [`skywalking_profile::ProfileLayer::new`].
     #[must_use]
+    // As that one, and what it calls, it is compiled with the caller's crate.
+    #[inline]
     pub fn new(config: ProfileConfig) -> Self {
         Self(skywalking_profile::ProfileLayer::new(config).with_route(matched_path))
     }

@@ -21,7 +21,7 @@
 //! What it does not do: change responses or errors, poll a future more often than it would be, or log on the path of a
 //! request. While no task is active a request costs one atomic load, and allocates nothing; with an OAP, up to a hundred
 //! requests a second also look up whether their endpoint is known to it. Stacks are captured on
-//! x86_64 and aarch64 Linux; elsewhere waits show as `[pending]`.
+//! x86_64 and aarch64 Linux; elsewhere waits show as `[pending]`, or by the features below.
 //!
 //! # Example
 //!
@@ -54,6 +54,14 @@
 //! # }
 //! ```
 
+//! # Features
+//!
+//! What native stacks name no functions for, a binary without debug information or another platform, can be shown by what
+//! the application marks itself. A line of the log says at the start what can be seen, and by what.
+//!
+//! - `async-backtrace`: functions marked `#[async_backtrace::framed]`.
+//! - `tracing-spans`: `tracing` spans, by `SpanLayer`, where there are no framed functions.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
@@ -64,6 +72,9 @@ mod config;
 mod error;
 mod layer;
 mod request;
+mod self_test;
+#[cfg(feature = "tracing-spans")]
+mod spans;
 mod stack;
 mod sync;
 mod task;
@@ -75,6 +86,8 @@ mod tree;
 pub use config::ProfileConfig;
 pub use error::ConfigError;
 pub use layer::{Profile, ProfileLayer, ResponseBody, ResponseFuture};
+#[cfg(feature = "tracing-spans")]
+pub use spans::SpanLayer;
 pub use stack::Frames;
 pub use task::{ProfileTask, TaskError};
 pub use tree::{ProfileNode, ProfileTree};

@@ -30,6 +30,7 @@ pub(crate) fn router(upstream: SocketAddr) -> Router {
         .route("/hang", get(hang::hang))
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn song() -> Response {
     let (mut timing, start) = (ServerTiming::default(), Instant::now());
     method3(&mut timing).await;
@@ -41,6 +42,7 @@ async fn song() -> Response {
     timing.response(json!({"song": "Despacito", "artist": "Luis Fonsi"}))
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method3(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(20)).await;
@@ -48,6 +50,7 @@ async fn method3(timing: &mut ServerTiming) {
     timing.note("method3", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method2(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(20)).await;
@@ -55,12 +58,14 @@ async fn method2(timing: &mut ServerTiming) {
     timing.note("method2", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method1(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(20)).await;
     timing.note("method1", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn diagram() -> Response {
     let (mut timing, start) = (ServerTiming::default(), Instant::now());
     method_a(&mut timing).await;
@@ -69,12 +74,14 @@ async fn diagram() -> Response {
     timing.response(json!({"methods": ["a", "b", "c", "d"]}))
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method_a(timing: &mut ServerTiming) {
     let start = Instant::now();
     method_b(timing).await;
     timing.note("method_a", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method_b(timing: &mut ServerTiming) {
     let start = Instant::now();
     method_c(timing).await;
@@ -82,12 +89,14 @@ async fn method_b(timing: &mut ServerTiming) {
     timing.note("method_b", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method_c(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(40)).await;
     timing.note("method_c", start);
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn method_d(timing: &mut ServerTiming) {
     let start = Instant::now();
     sleep(Duration::from_millis(60)).await;

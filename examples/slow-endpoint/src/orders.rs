@@ -49,6 +49,7 @@ fn usual_items() -> u8 {
 }
 
 /// The header tells the times up to the head of the response, a trailer those of its body.
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn order(
     State(upstream): State<SocketAddr>,
     Path(id): Path<u64>,
@@ -76,6 +77,7 @@ struct Upstream {
     _driver: JoinSet<hyper::Result<()>>,
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn connect_upstream(address: SocketAddr, timing: &mut ServerTiming) -> Result<Upstream, BadGateway> {
     let start = Instant::now();
     let mut socket = TcpStream::connect(address).await?;
@@ -91,6 +93,7 @@ async fn connect_upstream(address: SocketAddr, timing: &mut ServerTiming) -> Res
     Ok(Upstream { address, requests, _driver: driver })
 }
 
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn await_response(
     upstream: &mut Upstream,
     id: u64,
@@ -110,6 +113,7 @@ async fn await_response(
 }
 
 /// The order's items, a line each.
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn read_body(response: hyper::Response<Incoming>, timing: &mut ServerTiming) -> Result<Vec<Bytes>, BadGateway> {
     let start = Instant::now();
     let body = response.into_body().collect().await?.to_bytes();
@@ -128,6 +132,7 @@ struct Answer {
 }
 
 /// The next frame of the response: 20 ms later the next item, after the last one the times.
+#[cfg_attr(feature = "async-backtrace", async_backtrace::framed)]
 async fn stream_answer(mut answer: Answer) -> Option<(Result<Frame<Bytes>, Infallible>, Answer)> {
     let start = Instant::now();
     let frame = match answer.items.next() {

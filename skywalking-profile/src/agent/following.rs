@@ -63,14 +63,14 @@ struct TakenWait {
     what: TakenFor,
 }
 
-/// As [`WaitFor`], with its images unwound.
+/// As [`WaitFor`], with its captures unwound.
 #[derive(Debug)]
 enum TakenFor {
     Leaves(Vec<Unwound>),
     Pause(Pause),
 }
 
-/// A leaf with its image unwound; `None` if there was none.
+/// A leaf with its capture unwound; `None` if there was none.
 type Unwound = (Arc<LeafToken>, Option<Addresses>);
 
 impl Following {
@@ -130,7 +130,7 @@ impl Following {
 
     /// Frees the wait's images.
     fn take(&mut self, wait: OpenWait, stacks: &mut Stacks) {
-        let mut unwound = |leaf: Leaf| (leaf.token, leaf.image.map(|image| stacks.unwind(&image)));
+        let mut unwound = |leaf: Leaf| (leaf.token, leaf.capture.map(|capture| stacks.addresses(&capture)));
         let what = match wait.what {
             WaitFor::Pause(pause) => TakenFor::Pause(pause),
             WaitFor::Leaves(leaves) => TakenFor::Leaves(leaves.into_iter().map(&mut unwound).collect()),

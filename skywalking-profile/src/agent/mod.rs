@@ -30,6 +30,7 @@ use crate::TARGET;
 use crate::backend::{Embedded, Oap};
 use crate::config::ProfileConfig;
 use crate::request::{EventQueue, Events, events};
+use crate::self_test::Probe;
 use crate::task::{ActiveTask, Board, ProfileTask, TaskError};
 
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -59,7 +60,8 @@ enum Order {
 }
 
 impl Agent {
-    pub(crate) fn start(config: ProfileConfig) -> Self {
+    /// `probe` is what the self-test looks at.
+    pub(crate) fn start(config: ProfileConfig, probe: Probe) -> Self {
         let (events, queue) = events();
         let (orders, inbox) = mpsc::unbounded_channel();
         let (living, alive) = sync_channel(0);
@@ -71,7 +73,7 @@ impl Agent {
         if config.active {
             let (board, events) = (Arc::clone(&board), events.clone());
             let started = thread::Builder::new().name("sw-profile".to_owned()).spawn(move || {
-                work(config, board, events, queue, inbox);
+                work(config, probe, board, events, queue, inbox);
                 drop(living);
             });
             if let Err(error) = started {
@@ -152,6 +154,7 @@ impl fmt::Debug for Agent {
 /// The thread's whole life.
 fn work(
     config: ProfileConfig,
+    probe: Probe,
     board: Arc<Board>,
     events: Events,
     queue: EventQueue,
@@ -165,7 +168,7 @@ fn work(
     };
     let _closes = ClosesBoard(Arc::clone(&board));
     runtime.block_on(async move {
-        let run = Run::new(config.frames, board, queue, Ticks::new(config.sampling, events));
+        let run = Run::new(config.frames, probe, board, queue, Ticks::new(config.sampling, events));
         match config.backend_service.clone().map(|address| Oap::new(&config, address)) {
             None => run.with(Embedded::new(config.on_profile), orders).await,
             Some(Ok(oap)) => run.discovering().with(oap, orders).await,

@@ -18,7 +18,8 @@ use super::stacks::Stacks;
 use super::ticks::Ticks;
 use crate::backend::{Backend, News, Port, Report, Spool, spool};
 use crate::request::{Ended, Event, EventQueue, QUEUED};
-use crate::stack::{Frames, SUPPORTED};
+use crate::self_test::{self, Probe};
+use crate::stack::Frames;
 use crate::task::{ActiveTask, Board, MOST_ENDPOINTS, Origin, ProfileTask};
 use crate::trace::{Segment, WallClock};
 use crate::{TARGET, clock};
@@ -37,6 +38,7 @@ const DISCOVERY_RESTS_NS: u64 = 1_000_000_000;
 
 /// The loop's state.
 pub(super) struct Run {
+    probe: Probe,
     board: Arc<Board>,
     queue: EventQueue,
     stacks: Stacks,
@@ -59,8 +61,9 @@ struct RunningTask {
 }
 
 impl Run {
-    pub(super) fn new(shown: Frames, board: Arc<Board>, queue: EventQueue, ticks: Ticks) -> Self {
+    pub(super) fn new(shown: Frames, probe: Probe, board: Arc<Board>, queue: EventQueue, ticks: Ticks) -> Self {
         Self {
+            probe,
             board,
             queue,
             stacks: Stacks::new(shown),
@@ -83,12 +86,7 @@ impl Run {
     /// Runs until it is ordered to shut down, or nobody is left to order it.
     pub(super) async fn with(mut self, backend: impl Backend, mut orders: UnboundedReceiver<Order>) {
         info!(target: TARGET, "skywalking-profile {} {}", env!("CARGO_PKG_VERSION"), backend.description());
-        if !SUPPORTED {
-            warn!(
-                target: TARGET,
-                "stacks cannot be captured on this platform, only on x86_64 and aarch64 Linux: waits show as [pending]"
-            );
-        }
+        let self_test = self_test::start(self.probe, self.ticks.settings());
         let (spool, reports) = spool();
         let held = spool.held();
         let (news_sender, mut news) = mpsc::channel(16);
@@ -126,6 +124,10 @@ impl Run {
         if timeout(within, backend).await.is_err() {
             let lost = held.samples();
             warn!(target: TARGET, lost, "the OAP could not be told everything before the layer shut down");
+        }
+        // Of a program that ends at once, too, it is known what can be seen.
+        if let Some(self_test) = self_test {
+            let _ = self_test.join();
         }
     }
 
@@ -392,8 +394,8 @@ mod tests {
 
     fn run() -> (Run, Events, Arc<ActiveTask>) {
         let (events, queue) = events();
-        let mut run =
-            Run::new(Frames::default(), Arc::default(), queue, Ticks::new(Sampling::default(), events.clone()));
+        let ticks = Ticks::new(Sampling::default(), events.clone());
+        let mut run = Run::new(Frames::default(), self_test::probe, Arc::default(), queue, ticks);
         let task = run.board.put_up(ProfileTask::new("GET:/").samples(u64::MAX));
         run.track(Arc::clone(&task));
         (run, events, task)

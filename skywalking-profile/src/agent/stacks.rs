@@ -1,14 +1,13 @@
 //! From images to code signatures.
 
 use std::collections::HashSet;
-use std::mem;
 use std::sync::Arc;
 
-use tracing::warn;
-
 use super::awaited::Branch;
-use crate::TARGET;
-use crate::stack::{Frame, Frames, Image, Leaf, Signatures, Symbolizer, Unwinder, is_deferred, is_stale, signatures};
+use crate::stack::{
+    Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Signatures, Symbolizer, Unwinder, is_deferred, is_stale,
+    signatures,
+};
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(super) struct Stacks {
     unwinder: Option<Unwinder>,
     shared: HashSet<Addresses>,
     symbolizer: Option<Symbolizer>,
-    told_of_missing_lines: bool,
+    annotations: Annotations,
 }
 
 /// The code addresses of one stack, root first.
@@ -28,7 +27,7 @@ const SHARED: usize = 10_000;
 
 impl Stacks {
     pub(super) fn new(shown: Frames) -> Self {
-        Self { shown, unwinder: None, shared: HashSet::new(), symbolizer: None, told_of_missing_lines: false }
+        Self { shown, unwinder: None, shared: HashSet::new(), symbolizer: None, annotations: Annotations::new() }
     }
 
     /// Makes the tables, so that the first request does not wait for them.
@@ -38,11 +37,25 @@ impl Stacks {
 
     /// Frees the tables, some megabytes.
     pub(super) fn release(&mut self) {
-        (self.unwinder, self.symbolizer, self.shared) = (None, None, HashSet::new());
+        *self = Self::new(self.shown);
+    }
+
+    pub(super) fn addresses(&mut self, capture: &Capture) -> Addresses {
+        match capture.preferred() {
+            Shown::Native(image) => self.unwind(image),
+            Shown::Annotated(annotated) => {
+                let addresses = self.annotations.addresses(annotated);
+                self.share(addresses)
+            }
+        }
     }
 
     pub(super) fn unwind(&mut self, image: &Image) -> Addresses {
         let addresses = self.unwinder.get_or_insert_with(Unwinder::new).unwind(image);
+        self.share(addresses)
+    }
+
+    fn share(&mut self, addresses: Vec<u64>) -> Addresses {
         if let Some(shared) = self.shared.get(&*addresses) {
             return Arc::clone(shared);
         }
@@ -69,18 +82,17 @@ impl Stacks {
 
     pub(super) fn signatures(&mut self, addresses: &Addresses, leaf: Leaf) -> Signatures {
         let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
-        // The frames at the root are always instantiated by the application's own crate, with its debug information.
-        if frames.iter().all(|frame| frame.source.is_none()) && !mem::replace(&mut self.told_of_missing_lines, true) {
-            warn!(
-                target: TARGET,
-                "this binary has no debug information: async functions cannot be told apart, nor a leaf that is awaited from one that was; in Cargo.toml, set \
-                 `debug = \"limited\"` under [profile.release]"
-            );
-        }
         signatures(&frames, self.shown, leaf)
     }
 
     fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {
-        self.symbolizer.get_or_insert_with(Symbolizer::new).symbolize(addresses)
+        let annotated: Vec<_> = addresses.iter().map(|address| self.annotations.at(*address)).collect();
+        let is_native = |(address, frames): (&u64, &Option<_>)| frames.is_none().then_some(*address);
+        let native: Vec<u64> = addresses.iter().zip(&annotated).filter_map(is_native).collect();
+        if native.is_empty() {
+            return annotated.into_iter().flatten().collect();
+        }
+        let mut native = self.symbolizer.get_or_insert_with(Symbolizer::new).symbolize(&native).into_iter();
+        annotated.into_iter().filter_map(|frames| frames.or_else(|| native.next())).collect()
     }
 }

@@ -27,6 +27,10 @@ impl Ticks {
         Self { settings, events, sampler: None }
     }
 
+    pub(super) fn settings(&self) -> Sampling {
+        self.settings
+    }
+
     /// Samples for tasks with these dump periods from now on.
     pub(super) fn sample_for(&mut self, dump_periods: impl Iterator<Item = Duration>) {
         // Starting anew looks after the signal: something else may have taken it meanwhile.

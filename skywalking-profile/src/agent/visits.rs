@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::following::{Following, What};
 use super::stacks::{Addresses, Stacks};
 use crate::request::Pause;
-use crate::stack::{Leaf, Signatures};
+use crate::stack::{Leaf, Signatures, UNKNOWN};
 use crate::timeline::{SignatureId, Stack, Visit};
 
 /// The visits of one request, and the signatures that their stacks consist of, by their ids.
@@ -30,13 +30,14 @@ pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> 
         let mut note = |text| Some(Arc::from([root, table.id(text)]));
         match what {
             What::Ran(None) => None,
-            // Without a frame to show, it is known no better.
+            // Without a frame that has a name, it is known no better.
             What::Ran(Some(addresses)) => ran
                 .entry(Arc::clone(addresses))
                 .or_insert_with(|| {
                     let signatures = stacks.signatures(addresses, Leaf::Running);
+                    let is_named = signatures.iter().any(|frame| frame != UNKNOWN);
                     let frames = signatures.iter().map(|frame| table.id(frame));
-                    (!signatures.is_empty()).then(|| [root].into_iter().chain(frames).collect())
+                    is_named.then(|| [root].into_iter().chain(frames).collect())
                 })
                 .clone(),
             What::Paused(Pause::FirstPoll) => note("[waiting for the first poll]"),
@@ -92,13 +93,18 @@ fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
 }
 
 /// What several stacks have in common, and below it their next functions: `[load_order | load_customer]`. A leaf beside a
-/// function is left out: as a rule it is the timer of a timeout.
+/// function is left out: as a rule it is the timer of a timeout. Of annotations a leaf is the stack that ends before others.
 fn one_of(mut stacks: Vec<Signatures>) -> Signatures {
     /// As long as a signature is.
     const LONGEST: usize = 80;
-    let [first, others @ ..] = &*stacks else { return Signatures::new() };
-    let parts = (0..first.len()).find(|&i| others.iter().any(|other| other.get(i) != first.get(i)));
+    let Some(longest) = stacks.iter().map(Vec::len).max() else { return Signatures::new() };
+    let parts = (0..longest).find(|&i| stacks.iter().any(|stack| stack.get(i) != stacks[0].get(i)));
     let Some(parts) = parts else { return stacks.swap_remove(0) };
+    let goes_on = |stack: &Signatures| stack.len() > parts;
+    if !stacks.iter().all(goes_on) {
+        stacks.retain(goes_on);
+        return one_of(stacks);
+    }
     let is_function = |stack: &Signatures| stack.len() > parts + 1;
     if stacks.iter().any(is_function) && !stacks.iter().all(is_function) {
         stacks.retain(is_function);
@@ -108,7 +114,7 @@ fn one_of(mut stacks: Vec<Signatures>) -> Signatures {
     arms.sort_unstable();
     arms.dedup();
     let arms = format!("[{}]", arms.join(" | "));
-    let mut common = first[..parts].to_vec();
+    let mut common = stacks[0][..parts].to_vec();
     common.push(if arms.chars().count() > LONGEST { "[one of several]".to_owned() } else { arms });
     common
 }
@@ -161,6 +167,8 @@ mod tests {
         let order = stack(&["shop::order", "shop::db::load_order @ main.rs:12", "Sleep @ db.rs:3"]);
         let within = stack(&["shop::order", "Sleep @ main.rs:12"]);
         assert_eq!(one_of(vec![stack(&["Sleep"]), order.clone(), within.clone()]), order);
+        let marked = stack(&["shop::order"]);
+        assert_eq!(one_of(vec![marked, stack(&["shop::order", "shop::load"])]), stack(&["shop::order", "shop::load"]));
         let receive = stack(&["shop::order", "tokio::sync::mpsc::Receiver::recv @ main.rs:13"]);
         assert_eq!(one_of(vec![within, receive]), stack(&["shop::order", "[Sleep | recv]"]));
     }

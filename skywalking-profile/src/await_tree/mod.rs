@@ -2,7 +2,7 @@
 //!
 //! A leaf future that returns `Pending` stores its waker, by cloning it. A followed request is polled under a *capture
 //! waker* ([`poll`]), whose clone, made on the polling thread in the middle of the poll, finds the whole await path on the
-//! native stack: it copies it ([`Image`](crate::stack::Image)) and returns a *leaf token* ([`LeafToken`]) to be stored.
+//! native stack: it copies it ([`Capture`](crate::stack::Capture)) and returns a *leaf token* ([`LeafToken`]) to be stored.
 //! The token forwards wakes and remembers the first of them; the request remembers the first since its last poll began, by
 //! any of its tokens, those of earlier polls included ([`FirstWake`]): from then on it waited for a worker.
 //!

@@ -15,7 +15,7 @@ use super::first_wake::FirstWake;
 use super::token::{Leaf, LeafToken};
 use super::waker::{Lent, lend};
 use crate::clock;
-use crate::stack::{Image, PollFrame};
+use crate::stack::{AroundPoll, Capture, PollFrame};
 
 /// More leaves than this in one poll are not told apart: further clones are the request's own waker.
 const MOST_LEAVES: usize = 256;
@@ -38,6 +38,7 @@ pub(crate) fn poll<R>(
         request: waker,
         first_wake,
         frame: PollFrame::here(),
+        around: AroundPoll::enter(),
         leaves: UnsafeCell::new(leaves),
         is_full: Cell::new(false),
     };
@@ -52,14 +53,14 @@ struct PollLeaves<'a> {
     request: &'a Waker,
     first_wake: &'a Arc<FirstWake>,
     frame: Option<PollFrame>,
+    around: AroundPoll,
     leaves: UnsafeCell<&'a mut Vec<Leaf>>,
     /// There are too many leaves that wait.
     is_full: Cell<bool>,
 }
 
 // SAFETY: `leaves` and `is_full` are touched only in `add` and what it calls, and there only while `CURRENT` of the calling
-// thread is this poll: on the one thread that polls. `request`, `first_wake` and `frame`
-// are only read.
+// thread is this poll: on the one thread that polls, and so is `around`. `request`, `first_wake` and `frame` are only read.
 unsafe impl Sync for PollLeaves<'_> {}
 
 impl PollLeaves<'_> {
@@ -93,9 +94,9 @@ impl PollLeaves<'_> {
             return None;
         }
         // SAFETY: `add` calls this within the poll and on its thread, so `frame` is of a function that has not returned.
-        let image = self.frame.as_ref().and_then(|frame| unsafe { Image::capture(frame) });
+        let capture = unsafe { Capture::take(self.frame.as_ref(), &self.around) };
         let token = LeafToken::new(self.request.clone(), Arc::clone(self.first_wake));
-        leaves.push(Leaf { token: Arc::clone(&token), image });
+        leaves.push(Leaf { token: Arc::clone(&token), capture });
         Some(token)
     }
 }

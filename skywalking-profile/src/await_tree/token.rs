@@ -6,14 +6,14 @@ use std::task::{Wake, Waker};
 
 use super::first_wake::FirstWake;
 use crate::clock;
-use crate::stack::Image;
+use crate::stack::Capture;
 
 /// A leaf of a request's await tree: where it waits, and the token that it stored.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     pub(crate) token: Arc<LeafToken>,
     /// `None` if the stack could not be copied.
-    pub(crate) image: Option<Image>,
+    pub(crate) capture: Option<Capture>,
 }
 
 impl Leaf {

@@ -10,6 +10,7 @@ use super::service::Profile;
 use crate::agent::Agent;
 use crate::config::ProfileConfig;
 use crate::request::{Admitted, Discovery, Followed};
+use crate::self_test::{Probe, probe};
 use crate::task::{Board, ProfileTask, Route, TaskError};
 
 /// Wraps services in [`Profile`], which follows the requests that a profile task asks for.
@@ -29,8 +30,14 @@ impl ProfileLayer {
     /// Cannot fail: an OAP that is away is tried again, and what else goes wrong is logged under the target
     /// `skywalking_profile` and leaves a layer that does nothing.
     #[must_use]
+    // The probe is to be compiled with the caller's crate.
+    #[inline]
     pub fn new(config: ProfileConfig) -> Self {
-        Self { agent: Arc::new(Agent::start(config)), route: None }
+        Self::with_probe(config, probe)
+    }
+
+    fn with_probe(config: ProfileConfig, probe: Probe) -> Self {
+        Self { agent: Arc::new(Agent::start(config, probe)), route: None }
     }
 
     /// Names endpoints `METHOD:<route>` by the route that `route` finds among a request's extensions, instead of by its

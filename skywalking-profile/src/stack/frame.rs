@@ -31,6 +31,13 @@ impl Frame {
     pub(crate) fn new(symbol: &str, source: Option<Source>) -> Self {
         Self { name: Name::of_symbol(symbol), symbol: symbol.into(), source, inlined: false, foreign: false }
     }
+
+    /// Of a function that is known without any place in it; `file` is where it is defined.
+    #[cfg(any(feature = "async-backtrace", feature = "tracing-spans"))]
+    pub(crate) fn annotated(name: Name, file: Option<&str>) -> Self {
+        let source = file.map(|file| Source { line: None, ..Source::new(Path::new(""), file, 0, None) });
+        Self { symbol: name.path().into(), name, source }
+    }
 }
 
 /// A place in a source file.
@@ -38,7 +45,8 @@ impl Frame {
 pub(crate) struct Source {
     /// The file's name without its folders.
     pub(crate) file: Box<str>,
-    pub(crate) line: u32,
+    /// `None` if only the file is known.
+    pub(crate) line: Option<u32>,
     /// From 1, where it is known.
     pub(crate) column: Option<u16>,
     /// Whether the file is a dependency's or the standard library's rather than the application's.
@@ -49,7 +57,7 @@ impl Source {
     /// `file` may have folders of its own, below `folder`.
     pub(crate) fn new(folder: &Path, file: &str, line: u32, column: Option<u16>) -> Self {
         let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
-        Self { file: name.into(), line, column, library: is_library(&folder.join(file)) }
+        Self { file: name.into(), line: Some(line), column, library: is_library(&folder.join(file)) }
     }
 }
 

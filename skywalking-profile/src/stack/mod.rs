@@ -1,10 +1,13 @@
-//! Native stacks: copied on the thread that polls ([`Image`]), unwound ([`Unwinder`]) and symbolized ([`Symbolizer`]) on
-//! the agent's thread, then named and trimmed to what the application's author wrote ([`signatures`]).
+//! Stacks. Native ones are copied on the thread that polls ([`Image`]), unwound ([`Unwinder`]) and symbolized
+//! ([`Symbolizer`]) on the agent's thread, then named and trimmed to what the application's author wrote ([`signatures`]).
+//! Where they name no functions, [`Annotations`] stand in for them.
 #![cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))),
     allow(dead_code, reason = "nothing is symbolized")
 )]
 
+mod annotation;
+mod capture;
 mod deferred;
 mod frame;
 mod name;
@@ -17,12 +20,16 @@ mod native;
 mod stale;
 mod trim;
 
+pub(crate) use annotation::{Annotations, AroundPoll};
+pub(crate) use capture::{Capture, Preferred, Shown, has_room, prefer};
 pub(crate) use deferred::is_deferred;
-pub(crate) use frame::{CUT, Frame};
+#[cfg(test)]
+pub(crate) use frame::Source;
+pub(crate) use frame::{CUT, CUT_OFF, Frame, UNKNOWN};
 pub(crate) use stale::is_stale;
 pub use trim::Frames;
 pub(crate) use trim::{Leaf, Signatures, signatures};
 
-pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder, has_room};
+pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder};
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 pub(crate) use native::{LONGEST_COPY, Registers};

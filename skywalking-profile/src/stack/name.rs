@@ -21,6 +21,18 @@ impl Name {
         }
     }
 
+    /// From what `type_name` says of something within the function. Whether that is a coroutine's body is not told.
+    #[cfg(feature = "async-backtrace")]
+    pub(crate) fn of_type(name: &str) -> Self {
+        Self { closure: false, ..Self::of_demangled(name) }
+    }
+
+    /// Taken as it is.
+    #[cfg(feature = "tracing-spans")]
+    pub(crate) fn of_path(path: String) -> Self {
+        Self { path: path.into(), closure: false }
+    }
+
     fn of_demangled(demangled: &str) -> Self {
         let mut segments = segments(demangled, DEEPEST);
         let mut closure = false;

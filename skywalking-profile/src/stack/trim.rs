@@ -57,7 +57,8 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames, leaf: Leaf) -> Signatu
     kept.iter()
         .zip(callers)
         .map(|(frame, caller)| {
-            let place = caller.map(|source| format!(" @ {}:{}", source.file, source.line)).unwrap_or_default();
+            let place =
+                caller.and_then(|source| Some(format!(" @ {}:{}", source.file, source.line?))).unwrap_or_default();
             let mut signature = frame.name.short(LONGEST.saturating_sub(place.chars().count()));
             let _ = write!(signature, "{place}");
             // The UI's tooltip takes what stands in angle brackets for HTML.

@@ -7,6 +7,7 @@ mod log;
 mod oap;
 mod profile;
 mod stopwatch;
+mod stripped;
 mod tree;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ pub(crate) use log::{Line, Log};
 pub(crate) use oap::{Call, FakeOap, Fault, Kind};
 pub(crate) use profile::{profile, profile_each, profile_undisturbed, profile_with};
 pub(crate) use stopwatch::{Stopwatch, Stopwatches, stopwatches};
+pub(crate) use stripped::in_a_copy_without;
 pub(crate) use tree::{SCHEDULED, Times, Tree};
 
 /// Only a hanging test waits that long.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::{Symbolizer, Unwinder};
 use crate::await_tree;
 use crate::stack::frame::CUT;
+use crate::stack::{Capture, Shown};
 
 async fn order() {
     load_order().await;
@@ -38,7 +39,8 @@ fn an_await_path_is_named_from_its_root_to_its_leaf() {
     let (mut request, mut leaves) = (pin!(order()), Vec::new());
     let polled = await_tree::poll(Waker::noop(), &Arc::default(), &mut leaves, |cx| request.as_mut().poll(cx));
     assert!(polled.is_pending());
-    let addresses = Unwinder::new().unwind(leaves[0].image.as_ref().unwrap());
+    let Some(Shown::Native(image)) = leaves[0].capture.as_ref().map(Capture::preferred) else { panic!("{leaves:?}") };
+    let addresses = Unwinder::new().unwind(image);
     let frames = Symbolizer::new().symbolize(&addresses);
     let ours = frames
         .iter()
