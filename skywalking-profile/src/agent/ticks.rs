@@ -11,6 +11,9 @@ use crate::request::{Event, Events};
 use crate::stack::SUPPORTED;
 use crate::thread_stack::{Sampler, SamplingLosses, install};
 
+/// Nobody waits longer for the next one, and no instant lies too far ahead to be told.
+const LONGEST_TICK: Duration = Duration::from_secs(60 * 60);
+
 /// A tick is this part of the dump period.
 const TICKS_IN_A_PERIOD: u32 = 5;
 
@@ -39,7 +42,7 @@ impl Ticks {
         if !self.settings.running || !SUPPORTED {
             return;
         }
-        let tick = self.settings.tick.unwrap_or(shortest / TICKS_IN_A_PERIOD).max(SHORTEST_TICK);
+        let tick = tick(self.settings.tick, shortest);
         let signal = install(self.settings.signal).inspect_err(|error| {
             warn!(target: TARGET, "what runs is not sampled, only what blocks: {error}");
         });
@@ -58,5 +61,27 @@ impl Ticks {
     /// A sample came to nothing.
     pub(super) fn lose(&self) {
         self.losses().ticks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn tick(wanted: Option<Duration>, dump_period: Duration) -> Duration {
+    wanted.unwrap_or(dump_period / TICKS_IN_A_PERIOD).clamp(SHORTEST_TICK, LONGEST_TICK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_tick_is_a_fifth_of_the_dump_period_within_bounds() {
+        let ms = Duration::from_millis;
+        assert_eq!(tick(None, ms(10)), ms(2));
+        assert_eq!(tick(None, ms(1)), ms(1));
+        assert_eq!(tick(Some(ms(7)), ms(1)), ms(7));
+        for longest in [tick(None, Duration::MAX), tick(Some(Duration::MAX), ms(10))] {
+            assert!(Instant::now().checked_add(longest).is_some(), "{longest:?}");
+        }
     }
 }
