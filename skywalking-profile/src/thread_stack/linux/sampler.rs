@@ -205,9 +205,9 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
                 }
             }
             State::Running => self.signal(thread, polled, known),
-            // It may well be blocked, unless it has run for a good part of the tick.
+            // It may well be blocked, unless it has run for a good part of the tick: in this poll, as it was at the last one.
             State::Unknown => {
-                let ran = last.map_or(0, |last| cpu_time.saturating_sub(last));
+                let ran = last.filter(|_| is_same_poll).map_or(0, |last| cpu_time.saturating_sub(last));
                 if ran >= clock::nanos(self.tick) / 4 {
                     self.signal(thread, polled, known);
                 } else {
