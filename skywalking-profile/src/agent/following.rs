@@ -1,5 +1,6 @@
 //! The agent's side of one followed request: its timeline so far.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -82,7 +83,7 @@ impl Following {
         // It has ended by now; usually that was told.
         self.end_taken_wait(from, from);
         match self.poll.take().filter(|poll| poll.from() == from) {
-            Some(poll) => self.stretches.extend(poll.stretches(to)),
+            Some(poll) => self.extend(poll.stretches(to)),
             None => self.push(Stretch { from, to, what: What::Ran(None) }),
         }
     }
@@ -107,7 +108,7 @@ impl Following {
     pub(super) fn end_open_poll(&mut self, to: u64) {
         let is_over = |poll: &OpenPoll| self.stretches.last().is_some_and(|last| poll.from() < last.to);
         if let Some(poll) = self.poll.take().filter(|poll| !is_over(poll)) {
-            self.stretches.extend(poll.stretches(to));
+            self.extend(poll.stretches(to));
         }
     }
 
@@ -166,11 +167,13 @@ impl Following {
         self.end_taken_wait(woken.unwrap_or(to), to);
     }
 
-    /// Drops its shortest stretches until there are `most` at most.
+    /// Drops its shortest stretches until there are `most` at most. Those between the samples of a poll are all about as long
+    /// as a tick: they are joined before.
     pub(super) fn keep(&mut self, most: usize) {
         while self.stretches.len() > most {
             self.least *= 2;
             let least = self.least;
+            self.stretches.dedup_by(|next, stretch| stretch.absorbs(next, least));
             self.stretches.retain(|stretch| stretch.lasts(least));
             self.stretches.shrink_to(most);
         }
@@ -186,6 +189,16 @@ impl Following {
         self.least
     }
 
+    /// Adds those of a poll. Where short ones are not kept any more they are joined at once.
+    fn extend(&mut self, sampled: impl Iterator<Item = Stretch>) {
+        let is_coarse = self.least > LEAST_WAIT_NS;
+        for mut next in sampled {
+            if !is_coarse || self.stretches.last_mut().is_none_or(|last| !last.absorbs(&mut next, self.least)) {
+                self.stretches.push(next);
+            }
+        }
+    }
+
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
             self.stretches.push(stretch);
@@ -198,6 +211,20 @@ impl Stretch {
     fn lasts(&self, least: u64) -> bool {
         let least = if matches!(self.what, What::Ran(_)) { least / 2 } else { least };
         self.to.saturating_sub(self.from) >= least
+    }
+
+    /// Goes on to the end of `next`, as the longer of the two, if both are of the samples of one poll and this one alone is
+    /// not worth showing.
+    fn absorbs(&mut self, next: &mut Self, least: u64) -> bool {
+        let are_sampled = matches!((&self.what, &next.what), (What::Ran(Some(_)), What::Ran(Some(_))));
+        if !are_sampled || self.to != next.from || self.lasts(least) {
+            return false;
+        }
+        if next.to - next.from > self.to - self.from {
+            mem::swap(&mut self.what, &mut next.what);
+        }
+        self.to = next.to;
+        true
     }
 }
 
@@ -314,6 +341,27 @@ pub(super) mod tests {
             format!("{what} {}..{}", from / unit, to / unit)
         };
         following.stretches.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn what_an_endless_request_computes_keeps_its_time() {
+        let mut following = following();
+        // A sample at each tick, of one function or the other.
+        let mut at = 0;
+        for i in 0..10 * MOST_STRETCHES as u64 {
+            let to = at + 1_927_000 + i * 7_919 % 1_000;
+            following.extend([Stretch { from: at, to, what: What::Ran(Some([i % 2].into())) }].into_iter());
+            at = to;
+            following.keep(share(1));
+            assert!(following.stretches.len() <= MOST_STRETCHES);
+        }
+        let mut shown = [0, 0];
+        for stretch in &following.stretches {
+            let What::Ran(Some(addresses)) = &stretch.what else { panic!("{stretch:?}") };
+            shown[addresses[0] as usize] += stretch.to - stretch.from;
+        }
+        assert!(at - (shown[0] + shown[1]) < at / 1_000, "{shown:?} of {at}");
+        assert!(shown[0].abs_diff(shown[1]) < at / 10, "{shown:?} of {at}");
     }
 
     #[test]
