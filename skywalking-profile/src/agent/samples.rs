@@ -1,11 +1,14 @@
 //! The samples of one poll, and what they make of its time.
 
+use std::cmp::Ordering;
+use std::mem;
+
 use super::following::{Stretch, What};
 use super::stacks::{Addresses, Stacks};
 use crate::stack::CUT;
 use crate::thread_stack::SampledStack;
 
-/// Stacks in a row of one poll that are kept. Of a poll with more, every second one goes.
+/// Stacks in a row of one poll that are kept. Of a poll with more, half of them go.
 const MOST_KEPT: usize = 4_000;
 
 /// A poll and its samples so far.
@@ -23,6 +26,12 @@ struct Sampled {
     last: u64,
     /// `None`: unknown.
     addresses: Option<Addresses>,
+}
+
+impl Sampled {
+    fn lasts(&self) -> u64 {
+        self.last - self.first
+    }
 }
 
 impl OpenPoll {
@@ -58,12 +67,26 @@ impl OpenPoll {
             }
         }
         if self.samples.len() > MOST_KEPT {
-            let mut is_kept = false;
-            self.samples.retain(|_| {
-                is_kept = !is_kept;
-                is_kept
-            });
+            self.thin();
         }
+    }
+
+    /// Of each two neighbours one goes: the shorter, or, of two that were each seen once, either. What takes turns would
+    /// otherwise lose one side of it.
+    fn thin(&mut self) {
+        // That the thread is there still may come to be known of this one.
+        let newest = self.samples.pop();
+        let mut samples = mem::take(&mut self.samples).into_iter();
+        while let Some(first) = samples.next() {
+            let second = samples.next().filter(|second| match second.lasts().cmp(&first.lasts()) {
+                Ordering::Less => false,
+                // As good as a coin: the highest bit of Fibonacci hashing.
+                Ordering::Equal => first.first.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1,
+                Ordering::Greater => true,
+            });
+            self.samples.push(second.unwrap_or(first));
+        }
+        self.samples.extend(newest);
     }
 
     /// The time of the poll, which lasted until `to`, divided between its samples: at the midpoints between them.
@@ -142,5 +165,29 @@ mod tests {
         assert!(poll.samples.len() > MOST_KEPT / 4, "{}", poll.samples.len());
         let last = poll.samples.last().and_then(|sample| sample.addresses.as_ref());
         assert!(last.is_some_and(|last| last[0] >= 39));
+    }
+
+    #[test]
+    fn what_takes_turns_in_an_endless_poll_keeps_its_share() {
+        let shares = |blocked: u64, computed: u64| {
+            let (mut poll, mut at) = (OpenPoll::new(0), 0);
+            for _ in 0..4 * MOST_KEPT {
+                for (address, ticks) in [(0, blocked), (1, computed)] {
+                    for _ in 0..ticks {
+                        at += 1_927_000;
+                        poll.add_stack(at, [address].into());
+                    }
+                }
+            }
+            let mut shares = [0, 0];
+            for stretch in poll.stretches(at) {
+                let What::Ran(Some(addresses)) = &stretch.what else { panic!("{stretch:?}") };
+                shares[addresses[0] as usize] += stretch.to - stretch.from;
+            }
+            assert_eq!(shares[0] + shares[1], at);
+            shares[0] as f64 / at as f64
+        };
+        assert!((0.4..=0.6).contains(&shares(1, 1)), "{}", shares(1, 1));
+        assert!(shares(50, 1) > 0.9 && shares(1, 50) < 0.1, "{} {}", shares(50, 1), shares(1, 50));
     }
 }
