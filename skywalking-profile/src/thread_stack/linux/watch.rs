@@ -86,6 +86,9 @@ pub(super) fn taken(thread: &Thread, sampling: &Sampling) -> Option<ThreadSample
         // They may hold secrets of the application.
         copy.bytes.fill(0);
         copy.bytes.clear();
+        // There was no room for it.
+        let is_lost = polled.is_some() && sample.is_none();
+        sampling.losses.ticks.fetch_add(is_lost.into(), Ordering::Relaxed);
         sample
     })?
 }
