@@ -159,7 +159,7 @@ impl Published {
             },
         };
         fence(Ordering::Acquire);
-        let is_whole = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let is_whole = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         (is_whole && polled.frame.sp != 0).then_some(polled)
     }
 }
