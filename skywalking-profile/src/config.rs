@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,11 +215,12 @@ impl ProfileConfig {
     /// sampled.
     ///
     /// # Errors
-    /// If it is no signal's number, or that of a signal that cannot be handled, tells of a fault, or belongs to the C library.
+    /// If it is none of SIGUSR1, SIGUSR2, SIGSTKFLT, SIGVTALRM, SIGPROF, SIGIO, SIGPWR and the real-time signals from 34 on: the
+    /// others have a meaning that an application may count on though it does not handle them.
     pub fn sampling_signal(mut self, signal: i32) -> Result<Self, ConfigError> {
-        /// SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGSTOP, and glibc's own two.
-        const RESERVED: [i32; 10] = [4, 5, 6, 7, 8, 9, 11, 19, 32, 33];
-        if !(1..=64).contains(&signal) || RESERVED.contains(&signal) {
+        const STANDARD: [i32; 7] = [10, 12, 16, 26, 27, 29, 30];
+        const REAL_TIME: RangeInclusive<i32> = 34..=64;
+        if !STANDARD.contains(&signal) && !REAL_TIME.contains(&signal) {
             return Err(ConfigError::new("sampling_signal", format!("{signal} cannot be used")));
         }
         self.sampling.signal = Some(signal);
@@ -334,6 +336,19 @@ mod tests {
             assert_eq!(error.setting(), variables[0].0);
             assert!(!error.to_string().contains("token"), "a secret must not be printed: {error}");
         }
+    }
+
+    #[test]
+    fn samples_are_taken_by_what_nobody_else_needs() {
+        let config = || ProfileConfig::new("shop").unwrap();
+        for signal in [10, 16, 64] {
+            assert!(config().sampling_signal(signal).is_ok(), "{signal}");
+        }
+        for signal in [-1, 0, 9, 11, 15, 17, 33, 65] {
+            assert!(config().sampling_signal(signal).is_err(), "{signal}");
+        }
+        assert!(config().sampling_tick(Duration::from_micros(999)).is_err());
+        assert!(config().sampling_tick(SHORTEST_TICK).is_ok());
     }
 
     #[test]

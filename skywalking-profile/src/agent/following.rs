@@ -9,6 +9,7 @@ use super::samples::OpenPoll;
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::{Leaf, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
+use crate::stack::DEEPEST;
 use crate::thread_stack::{SampledStack, ThreadSample};
 use crate::timeline::LEAST_WAIT_NS;
 
@@ -18,6 +19,10 @@ const MOST_STRETCHES: usize = 20_000;
 /// Stretches kept of all requests together, some 40 MB, and at worst four times that, if each wait is for several leaves
 /// that woke; each request has its share, of 40 at least.
 const ALL_STRETCHES: usize = 40 * MOST_FOLLOWED;
+
+/// Addresses that are kept for each stretch. What computes is seldom seen at one place twice: most of its samples have a
+/// stack of their own.
+const ADDRESSES_OF_STRETCH: usize = 20;
 
 /// How many stretches each of so many requests may have.
 pub(super) fn share(requests: usize) -> usize {
@@ -170,13 +175,19 @@ impl Following {
     /// Drops its shortest stretches until there are `most` at most. Those between the samples of a poll are all about as long
     /// as a tick: they are joined before.
     pub(super) fn keep(&mut self, most: usize) {
-        while self.stretches.len() > most {
+        while self.stretches.len() > most || self.has_more_addresses_than(most * ADDRESSES_OF_STRETCH) {
             self.least *= 2;
             let least = self.least;
             self.stretches.dedup_by(|next, stretch| stretch.absorbs(next, least));
             self.stretches.retain(|stretch| stretch.lasts(least));
             self.stretches.shrink_to(most);
         }
+    }
+
+    fn has_more_addresses_than(&self, most: usize) -> bool {
+        // Seldom so many that they are worth counting.
+        self.stretches.len() * DEEPEST > most
+            && self.stretches.iter().map(Stretch::sampled_addresses).sum::<usize>() > most
     }
 
     /// Whether the request is gone: its end was told, or lost.
@@ -211,6 +222,10 @@ impl Stretch {
     fn lasts(&self, least: u64) -> bool {
         let least = if matches!(self.what, What::Ran(_)) { least / 2 } else { least };
         self.to.saturating_sub(self.from) >= least
+    }
+
+    fn sampled_addresses(&self) -> usize {
+        if let What::Ran(Some(addresses)) = &self.what { addresses.len() } else { 0 }
     }
 
     /// Goes on to the end of `next`, as the longer of the two, if both are of the samples of one poll and this one alone is
@@ -362,6 +377,18 @@ pub(super) mod tests {
         }
         assert!(at - (shown[0] + shown[1]) < at / 1_000, "{shown:?} of {at}");
         assert!(shown[0].abs_diff(shown[1]) < at / 10, "{shown:?} of {at}");
+    }
+
+    #[test]
+    fn stacks_that_are_all_different_are_bounded() {
+        let mut following = following();
+        for i in 0..4_000 {
+            let addresses = (0..DEEPEST as u64).map(|address| i * 1_000 + address).collect();
+            following.stretches.push(Stretch { from: i * MS, to: (i + 1) * MS, what: What::Ran(Some(addresses)) });
+            following.keep(MOST_STRETCHES);
+        }
+        let kept: usize = following.stretches.iter().map(Stretch::sampled_addresses).sum();
+        assert!((1..=MOST_STRETCHES * ADDRESSES_OF_STRETCH).contains(&kept), "{kept}");
     }
 
     #[test]

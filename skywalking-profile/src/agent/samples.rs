@@ -175,7 +175,7 @@ mod tests {
                 for (address, ticks) in [(0, blocked), (1, computed)] {
                     for _ in 0..ticks {
                         at += 1_927_000;
-                        poll.add_stack(at, [address].into());
+                        poll.add_stack(at, at, Some([address].into()));
                     }
                 }
             }

@@ -7,6 +7,9 @@ use super::name::Name;
 /// Stands for the frames that an unwind did not reach, in place of a code address.
 pub(crate) const CUT: u64 = 0;
 
+/// More frames than this are recursion; its root side is cut.
+pub(crate) const DEEPEST: usize = 500;
+
 /// The name of the frame at [`CUT`].
 pub(crate) const CUT_OFF: &str = "[…]";
 
@@ -36,7 +39,7 @@ impl Frame {
     #[cfg(any(feature = "async-backtrace", feature = "tracing-spans"))]
     pub(crate) fn annotated(name: Name, file: Option<&str>) -> Self {
         let source = file.map(|file| Source { line: None, ..Source::new(Path::new(""), file, 0, None) });
-        Self { symbol: name.path().into(), name, source }
+        Self { symbol: name.path().into(), name, source, inlined: false, foreign: false }
     }
 }
 

@@ -8,10 +8,7 @@ use super::arch::{Cache, Framehop, MOST_PUSHED, Registers};
 use super::code::{Calls, Code};
 use super::image::Image;
 use super::modules::{self, Table};
-use crate::stack::frame::CUT;
-
-/// More frames than this are recursion; its root side is cut.
-const DEEPEST: usize = 500;
+use crate::stack::frame::{CUT, DEEPEST};
 
 /// Frame pointers tried, each with a walk. The right one is among the nearest to the leaf.
 const MOST_TRIED: usize = 64;

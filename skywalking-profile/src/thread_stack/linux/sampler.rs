@@ -28,8 +28,8 @@ const OF_A_TICK: f64 = 0.9635;
 /// Ticks without anybody to look at, before the sampler falls asleep.
 const IDLE_TICKS: u32 = 50;
 
-/// A signal that is not answered for so long is given up. On busy machines threads wait for tens of milliseconds.
-const ANSWER_WITHIN: u64 = 100_000_000;
+/// A thread that has run for so long, in nanoseconds of processor time, without answering a signal will not answer it.
+const ANSWER_WITHIN: u64 = 20_000_000;
 
 /// A thread that did not answer so many signals in a row blocks them: it is sent no more.
 const MOST_UNANSWERED: u32 = 3;
@@ -111,7 +111,7 @@ struct Known {
     unchanged: Option<u64>,
     /// When that was told last.
     told: u64,
-    /// When it was signalled, by another sampler perhaps, if the answer is not known to have come.
+    /// Its processor time when it was signalled, by another sampler perhaps, if the answer is not known to have come.
     signalled: Option<u64>,
     /// Signals in a row that it did not answer.
     unanswered: u32,
@@ -132,15 +132,18 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
             if !self.sampling.wait_until(due) {
                 continue;
             }
+            let start = Instant::now();
             let is_busy = self.look();
             idle = if is_busy { 0 } else { idle + 1 };
             due += self.tick;
-            let now = Instant::now();
-            while due <= now {
+            // However many threads there are, it takes half of a processor at most.
+            let rested = Instant::now() + start.elapsed();
+            while due < rested {
                 due += self.tick;
                 self.lose_tick(is_busy);
             }
         }
+        self.count_interrupted();
     }
 
     /// The threads that poll requests of this sampler.
@@ -149,8 +152,14 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         threads().filter_map(move |thread| Some((thread, thread.polled().filter(|polled| polled.sampler == id)?)))
     }
 
+    fn count_interrupted(&self) {
+        let calls = threads().map(|thread| thread.interrupted_calls.swap(0, Ordering::Relaxed)).sum();
+        self.sampling.losses.calls.fetch_add(calls, Ordering::Relaxed);
+    }
+
     /// Whether there was anybody to look at.
     fn look(&mut self) -> bool {
+        self.count_interrupted();
         let mut is_busy = false;
         for (thread, polled) in self.polling() {
             is_busy = true;
@@ -204,12 +213,12 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
                     None => self.lose_tick(true),
                 }
             }
-            State::Running => self.signal(thread, polled, known),
+            State::Running => self.signal(thread, polled, known, cpu_time),
             // It may well be blocked, unless it has run for a good part of the tick: in this poll, as it was at the last one.
             State::Unknown => {
                 let ran = last.filter(|_| is_same_poll).map_or(0, |last| cpu_time.saturating_sub(last));
                 if ran >= clock::nanos(self.tick) / 4 {
-                    self.signal(thread, polled, known);
+                    self.signal(thread, polled, known, cpu_time);
                 } else {
                     let now = clock::now();
                     self.miss(polled, now, now);
@@ -228,7 +237,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         Image::of_copy(Registers::of_blocked(pc, sp), bytes, &polled.frame)
     }
 
-    fn signal(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known) {
+    fn signal(&mut self, thread: &'static Thread, polled: Polled, known: &mut Known, cpu_time: u64) {
         let now = clock::now();
         if let Some(signal) = self.signal.take_if(|signal| !signal::is_ours(*signal)) {
             warn!(
@@ -241,12 +250,13 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         };
         if !thread.copy.ask() {
             // The last one is still under way.
-            let signalled = *known.signalled.get_or_insert(now);
-            if now.saturating_sub(signalled) >= ANSWER_WITHIN && thread.copy.withdraw() {
+            let signalled = *known.signalled.get_or_insert(cpu_time);
+            if cpu_time.saturating_sub(signalled) >= ANSWER_WITHIN && thread.copy.withdraw() {
                 known.signalled = None;
                 known.unanswered += 1;
                 self.sampling.losses.signals.fetch_add(1, Ordering::Relaxed);
-                self.miss(polled, signalled.max(polled.since), now);
+                let asked = thread.asked.load(Ordering::Relaxed);
+                self.miss(polled, asked.clamp(polled.since.min(now), now), now);
             }
             return self.lose_tick(true);
         }
@@ -259,7 +269,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
             thread.copy.withdraw();
             return;
         }
-        known.signalled = Some(now);
+        known.signalled = Some(cpu_time);
         if let Err(error) = signal::send(signal, thread, known.activity.tid()) {
             known.signalled = None;
             thread.copy.withdraw();

@@ -198,16 +198,17 @@ unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context:
 /// - `context` is that of the calling signal handler.
 #[inline(always)]
 unsafe fn copy(thread: &Thread, context: *const c_void) {
+    // SAFETY: the caller's promise.
+    let (registers, failed_call) = unsafe { Registers::of_signal(context) };
+    thread.interrupted_calls.fetch_add(failed_call.into(), Ordering::Relaxed);
     // Late, if it is not.
     let Some(polled) = thread.polled() else { return thread.copy.fill(|_| false) };
-    // SAFETY: the caller's promise.
-    let (registers, interrupted_call) = unsafe { Registers::of_signal(context) };
     thread.copy.fill(|copy: &mut Copy| {
         // SAFETY: the interrupted stack pointer lies on the stack of the poll frame, if that is below it: so this is the
         // thread that polls, in the middle of that poll, and what lies between is live. `fill` gives `copy` to us alone.
         let is_copied = unsafe { polled.frame.copy_from(registers, &mut copy.bytes) };
         (copy.polled, copy.at) = (Some(polled), clock::now());
-        (copy.registers, copy.interrupted_call) = (registers, interrupted_call);
+        copy.registers = registers;
         // Of another stack nothing was copied, but where the thread is is known.
         is_copied || polled.frame.is_elsewhere(registers.sp)
     });

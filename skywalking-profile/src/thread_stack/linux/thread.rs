@@ -16,6 +16,9 @@ pub(super) struct Thread {
     pub(super) copy: Mailbox<Copy>,
     /// When the copy was last asked for, by [`clock::now`](crate::clock::now).
     pub(super) asked: AtomicU64,
+    /// System calls that a signal made fail with EINTR, as it was sent while they were being entered, since they were last
+    /// counted.
+    pub(super) interrupted_calls: AtomicU64,
     /// The record that was made before this one; not changed once this one can be found.
     older: *const Self,
 }
@@ -42,8 +45,6 @@ pub(super) struct Copy {
     pub(super) registers: Registers,
     /// Has its capacity from the beginning, so that the handler need not allocate.
     pub(super) bytes: Vec<u8>,
-    /// The signal made a system call fail with EINTR: it was sent while the call was being entered.
-    pub(super) interrupted_call: bool,
 }
 
 /// The newest record.
@@ -71,12 +72,13 @@ impl Thread {
     fn make(tid: i32) -> Option<&'static Self> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(LONGEST_COPY).ok()?;
-        let copy = Copy { polled: None, at: 0, registers: Registers::default(), bytes, interrupted_call: false };
+        let copy = Copy { polled: None, at: 0, registers: Registers::default(), bytes };
         let thread = Box::leak(Box::new(Self {
             tid: AtomicI32::new(tid),
             polled: Published::default(),
             copy: Mailbox::new(copy),
             asked: AtomicU64::new(0),
+            interrupted_calls: AtomicU64::new(0),
             older: ptr::null(),
         }));
         let newest = ptr::from_mut(thread);

@@ -1,6 +1,5 @@
 //! The request's side: a poll that samplers can see.
 
-use std::mem;
 use std::sync::atomic::Ordering;
 
 use super::thread::{Copy, Polled, Thread};
@@ -72,9 +71,6 @@ impl<D: Fn(ThreadSample)> Drop for Watched<'_, D> {
 pub(super) fn taken(thread: &Thread, sampling: &Sampling) -> Option<ThreadSample> {
     thread.copy.take(|copy: &mut Copy| {
         let polled = copy.polled.take().filter(|polled| polled.sampler == sampling.id());
-        if mem::take(&mut copy.interrupted_call) {
-            sampling.losses.calls.fetch_add(1, Ordering::Relaxed);
-        }
         let sample = polled.and_then(|polled| {
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(copy.bytes.len()).ok()?;
