@@ -46,7 +46,7 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
     ("computes::has_an_aligned_frame", &["computes::adds_lanes", "computes::adds_lanes_at_once"]),
     ("computes::dispatches", &["computes::multiplies", "computes::adds", "computes::Multiplier::apply"]),
     ("computes::Multiplier::apply", &["computes::multiplies"]),
-    ("computes::falls_and_is_caught", &["computes::falls"]),
+    ("computes::falls_and_is_caught", &["computes::falls_and_is_caught", "computes::falls"]),
     ("computes::falls", &["computes::falls", "computes::Guard::drop"]),
     ("computes::Guard::drop", &["computes::multiplies"]),
 ];
