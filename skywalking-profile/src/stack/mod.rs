@@ -32,4 +32,4 @@ pub(crate) use trim::{Leaf, Signatures, signatures};
 
 pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder};
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
-pub(crate) use native::{LONGEST_COPY, Registers};
+pub(crate) use native::{LONGEST_COPY, Memory, Registers};

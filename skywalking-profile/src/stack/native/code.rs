@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use super::arch::{LONGEST_CALL, LONGEST_JUMP, callees, ends_with_call, jump, linkage_slot};
+use super::memory::Memory;
 
 /// Addresses remembered: more than any service returns to.
 const KNOWN: usize = 20_000;
@@ -20,8 +19,7 @@ pub(super) struct Code {
     ranges: Vec<Range<u64>>,
     /// Where functions start, sorted.
     functions: Vec<u64>,
-    /// `/proc/self/mem`: a page that is gone is an error there and not a signal.
-    memory: Option<File>,
+    memory: Memory,
     known: HashMap<u64, bool>,
 }
 
@@ -47,7 +45,7 @@ impl Code {
     pub(super) fn new(mut ranges: Vec<Range<u64>>, mut functions: Vec<u64>) -> Self {
         ranges.sort_by_key(|range| range.start);
         functions.sort_unstable();
-        Self { ranges, functions, memory: File::open("/proc/self/mem").ok(), known: HashMap::new() }
+        Self { ranges, functions, memory: Memory::open(), known: HashMap::new() }
     }
 
     /// Whether a call returns to `address`.
@@ -112,7 +110,7 @@ impl Code {
 
     fn read<const LEN: usize>(&self, address: u64) -> Option<[u8; LEN]> {
         let mut bytes = [0; LEN];
-        self.memory.as_ref()?.read_exact_at(&mut bytes, address).ok()?;
+        self.memory.read(address, &mut bytes).ok()?;
         Some(bytes)
     }
 }

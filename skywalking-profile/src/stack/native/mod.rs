@@ -5,6 +5,7 @@
 mod arch;
 mod code;
 mod image;
+mod memory;
 mod modules;
 mod symbolize;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod unwind;
 
 pub(crate) use arch::Registers;
 pub(crate) use image::{Image, LONGEST_COPY, PollFrame, has_room};
+pub(crate) use memory::Memory;
 pub(crate) use symbolize::Symbolizer;
 pub(crate) use unwind::Unwinder;
 

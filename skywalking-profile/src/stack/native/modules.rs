@@ -1,17 +1,17 @@
 //! The modules (executable and shared libraries) of this process, with the tables that unwinding reads.
 //!
 //! The tables are read from memory rather than from files, so that stripped, deleted and replaced binaries work alike, and
-//! copied, so that a later `dlclose` cannot pull them away. They are read through `/proc/self/mem`: a page that cannot be
-//! read, of a file that was cut short or a library that is being unloaded, is an error there and not a signal.
+//! copied, so that a later `dlclose` cannot pull them away. They are read as [`Memory`]: a page that cannot be read, of a
+//! file that was cut short or a library that is being unloaded, is an error there and not a signal.
 #![expect(unsafe_code, reason = "dl_iterate_phdr")]
 
 use std::ffi::{c_int, c_void};
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::slice;
 
 use libc::{Elf64_Phdr, PF_R, PF_X, PT_GNU_EH_FRAME, PT_LOAD, dl_phdr_info, size_t};
+
+use super::memory::Memory;
 
 /// One loaded module. All addresses are of the running process.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) fn loaded() -> Vec<Module> {
             headers.push((info.dlpi_addr, of_module.to_vec()));
         }
     });
-    let Ok(memory) = File::open("/proc/self/mem") else { return Vec::new() };
+    let memory = Memory::open();
     headers.iter().filter_map(|(base, headers)| Module::read(*base, headers, &memory)).collect()
 }
 
@@ -72,7 +72,7 @@ fn each_loaded(mut visit: &mut dyn FnMut(&dl_phdr_info)) {
 
 impl Module {
     /// `None` if the module has no tables, or none that can be read.
-    fn read(base: u64, headers: &[Elf64_Phdr], memory: &File) -> Option<Self> {
+    fn read(base: u64, headers: &[Elf64_Phdr], memory: &Memory) -> Option<Self> {
         // What the file fills; the rest of a segment is zeros.
         let filled = |header: &Elf64_Phdr| {
             let start = base.wrapping_add(header.p_vaddr);
@@ -85,7 +85,7 @@ impl Module {
         };
         let copy = |range: Range<u64>| {
             let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
-            memory.read_exact_at(&mut bytes, range.start).ok()?;
+            memory.read(range.start, &mut bytes).ok()?;
             Some(Table { address: range.start, bytes })
         };
         let hdr = filled(headers.iter().find(|header| header.p_type == PT_GNU_EH_FRAME)?);

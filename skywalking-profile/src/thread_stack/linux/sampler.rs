@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_int;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
@@ -17,7 +15,7 @@ use super::activity::{Activity, State};
 use super::signal;
 use super::thread::{Polled, Thread, threads};
 use super::watch::taken;
-use crate::stack::{Image, LONGEST_COPY, Registers};
+use crate::stack::{Image, LONGEST_COPY, Memory, Registers};
 use crate::thread_stack::{SampledStack, Sampling, ThreadSample};
 use crate::{TARGET, clock};
 
@@ -64,7 +62,7 @@ impl Sampler {
             sampling: Arc::clone(&sampling),
             tick: tick.mul_f64(OF_A_TICK),
             signal,
-            memory: File::open("/proc/self/mem").ok(),
+            memory: Memory::open(),
             known: HashMap::new(),
             deliver,
         };
@@ -93,8 +91,7 @@ struct Rounds<D> {
     sampling: Arc<Sampling>,
     tick: Duration,
     signal: Option<c_int>,
-    /// `/proc/self/mem`: stack that is gone by now is an error there and not a signal.
-    memory: Option<File>,
+    memory: Memory,
     /// By the addresses of the threads' records.
     known: HashMap<usize, Known>,
     deliver: D,
@@ -233,7 +230,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
         bytes.resize(len, 0);
-        self.memory.as_ref()?.read_exact_at(&mut bytes, sp as u64).ok()?;
+        self.memory.read(sp as u64, &mut bytes).ok()?;
         Image::of_copy(Registers::of_blocked(pc, sp), bytes, &polled.frame)
     }
 

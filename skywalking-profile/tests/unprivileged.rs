@@ -1,0 +1,70 @@
+//! A server that has given up its privileges: the kernel then hides the process's own files from it.
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#![expect(unsafe_code, reason = "gives up privileges")]
+
+mod support;
+
+use std::env;
+use std::fs::File;
+use std::hint::black_box;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use skywalking_profile::ProfileConfig;
+use support::{ms, on_one_thread, profile_with};
+
+const LONG: Duration = Duration::from_millis(60);
+
+/// A busy machine may keep the sampler from looking for so long.
+const LATE: Duration = Duration::from_millis(40);
+
+#[inline(never)]
+fn computes() {
+    let start = Instant::now();
+    while start.elapsed() < LONG {
+        (0..1_000_u64).for_each(|i| _ = black_box(i));
+    }
+}
+
+async fn waits() {
+    tokio::time::sleep(LONG).await;
+}
+
+#[inline(never)]
+fn sleeps() {
+    thread::sleep(LONG);
+    black_box(());
+}
+
+/// As servers do that open their port as root. Others are not dumpable for other reasons.
+fn give_up_privileges() {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: change this process alone.
+    unsafe {
+        if libc::geteuid() == 0 {
+            assert_eq!(libc::setresuid(0, NOBODY, 0), 0);
+        }
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+    }
+    assert!(File::open("/proc/self/mem").is_err());
+}
+
+#[test]
+fn what_a_process_without_privileges_does_is_seen() {
+    give_up_privileges();
+    if File::open(env::current_exe().unwrap()).is_err() {
+        return eprintln!("nobody can read this program, to name its functions");
+    }
+    let config = ProfileConfig::new("test").unwrap().sampling_tick(ms(1)).unwrap();
+    let handler = || async {
+        tokio::time::sleep(ms(50)).await;
+        waits().await;
+        computes();
+        sleeps();
+    };
+    let (tree, ()) = profile_with(config, handler, on_one_thread);
+    assert!(tree.time_of("unprivileged::waits").abs_diff(LONG) <= LATE, "{tree}");
+    assert!(tree.time_of("unprivileged::computes").abs_diff(LONG) <= LATE, "{tree}");
+    // The kernel does not tell of it.
+    assert!(tree.time_of("unprivileged::sleeps") <= LONG + LATE, "{tree}");
+}
