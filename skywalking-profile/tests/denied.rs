@@ -148,7 +148,6 @@ fn where_the_kernel_does_not_tell_who_blocks_what_runs_is_seen() {
     .join()
     .unwrap();
     let tree = trees.next();
-    eprintln!("{tree}");
     assert!(tree.time_of("denied::computes").abs_diff(2 * LONG) <= 2 * LATE, "{tree}");
     assert!(tree.time_of("denied::sleeps") <= LONG + LATE, "{tree}");
 }

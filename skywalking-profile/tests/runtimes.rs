@@ -79,22 +79,23 @@ fn compute(time: Duration) {
     }
 }
 
+// Functions that do the same would become one.
 #[inline(never)]
 fn first(time: Duration) {
     compute(time);
-    black_box(());
+    black_box(1);
 }
 
 #[inline(never)]
 fn second(time: Duration) {
     compute(time);
-    black_box(());
+    black_box(2);
 }
 
 #[inline(never)]
 fn third(time: Duration) {
     compute(time);
-    black_box(());
+    black_box(3);
 }
 
 /// Each function has the time that the program measured.
@@ -193,7 +194,6 @@ fn another_stack_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     let (tree, measured) = profile_with(config(), handler, block_on);
-    eprintln!("{tree}");
     is_right_or_absent(&tree, &measured);
 }
 
@@ -208,7 +208,6 @@ fn another_stack_that_blocks_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     let (tree, measured) = profile_with(config(), handler, block_on);
-    eprintln!("{tree}");
     is_right_or_absent(&tree, &measured);
 }
 
@@ -253,7 +252,6 @@ fn layers_around_one_another_are_right_both() {
     let mut response = block_on(service.oneshot(get("/"))).unwrap();
     let [of_outer, of_inner]: [Measured; 2] = response.extensions_mut().remove().unwrap();
     let (outer, inner) = (outer_trees.next(), inner_trees.next());
-    eprintln!("{outer}\n{inner}");
     is_right_or_absent(&outer, &of_outer);
     is_right_or_absent(&outer, &of_inner);
     is_right_or_absent(&inner, &of_inner);
@@ -290,7 +288,6 @@ fn a_poll_that_forks_is_right_and_its_child_unharmed() {
         measured
     };
     let (tree, measured) = profile_with(config(), handler, on_workers);
-    eprintln!("{tree}");
     is_right_or_absent(&tree, &measured);
     for name in ["runtimes::first", "runtimes::second", "runtimes::third"] {
         assert!(tree.time_of(name) + LATE + measured.stalled >= LONG, "{name} in\n{tree}");
@@ -355,7 +352,6 @@ fn a_thread_that_masks_signals_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     let (tree, measured) = profile_with(config(), handler, on_one_thread);
-    eprintln!("{tree}");
     is_right_or_absent(&tree, &measured);
 }
 
@@ -376,4 +372,65 @@ fn a_thread_that_masks_signals_while_it_blocks_is_seen() {
 fn sleeps() {
     thread::sleep(LONG);
     black_box(io::Error::last_os_error());
+}
+
+/// Has a frame pointer, for its alignment, and in its frame what calls before it left there.
+#[inline(never)]
+fn waits_in_what_others_left(time: Duration) {
+    #[repr(align(64))]
+    #[expect(dead_code, reason = "it takes room")]
+    struct Aligned([u8; 4_000]);
+    let mut frame = MaybeUninit::<Aligned>::uninit();
+    black_box(&mut frame);
+    // SAFETY: no descriptors, as told.
+    unsafe { libc::poll(ptr::null_mut(), 0, i32::try_from(time.as_millis()).unwrap()) };
+    black_box(&mut frame);
+}
+
+#[inline(never)]
+fn calls_by_way_of_itself(depth: u32, time: Duration) {
+    match depth {
+        0 => waits_in_what_others_left(time),
+        _ => calls_by_way_of_itself(depth - 1, time),
+    }
+    black_box(());
+}
+
+#[inline(never)]
+fn calls_at_once(time: Duration) {
+    waits_in_what_others_left(time);
+    black_box(4);
+}
+
+/// The instruction does not tell whom it calls.
+#[inline(never)]
+fn calls_by_pointer(time: Duration) {
+    let function: fn(Duration) = black_box(waits_in_what_others_left);
+    function(time);
+    black_box(());
+}
+
+#[test]
+fn calls_that_are_over_are_not_shown() {
+    let _alone = alone();
+    let handler = || async {
+        let mut by_way = Duration::ZERO;
+        let start = Instant::now();
+        for depth in 0..20 {
+            let start = Instant::now();
+            calls_by_way_of_itself(depth, ms(2));
+            by_way += start.elapsed();
+            calls_at_once(ms(10));
+            calls_by_pointer(ms(10));
+        }
+        let at_once = start.elapsed().saturating_sub(by_way);
+        let times =
+            vec![("calls_by_way_of_itself", by_way), ("calls_at_once", at_once / 2), ("calls_by_pointer", at_once / 2)];
+        Measured { times, stalled: Duration::ZERO }
+    };
+    let (tree, measured) = profile_with(config(), handler, block_on);
+    is_right(&tree, &measured);
+    for caller in ["runtimes::calls_at_once", "runtimes::calls_by_pointer"] {
+        tree.calls_only(caller, "runtimes::waits_in_what_others_left");
+    }
 }

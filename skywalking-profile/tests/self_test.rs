@@ -26,7 +26,9 @@ fn layer(instance: &str) -> ProfileLayer {
 fn a_binary_with_debug_information_says_so() {
     let line = line();
     assert_eq!(line.level, Level::INFO);
-    assert_eq!(line.message, "this binary has debug information: functions show with file and line");
+    let [seen, running] = *line.message.split("; ").collect::<Vec<_>>() else { panic!("{line}") };
+    assert_eq!(seen, "this binary has debug information: functions show with file and line");
+    assert!(running.starts_with("what runs is sampled by signal "), "{line}");
 }
 
 #[test]

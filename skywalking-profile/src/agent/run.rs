@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot::Receiver;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -18,7 +19,7 @@ use super::stacks::Stacks;
 use super::ticks::Ticks;
 use crate::backend::{Backend, News, Port, Report, Spool, spool};
 use crate::request::{Ended, Event, EventQueue, QUEUED};
-use crate::self_test::{self, Probe};
+use crate::self_test::{self, Found, Probe};
 use crate::stack::Frames;
 use crate::task::{ActiveTask, Board, MOST_ENDPOINTS, Origin, ProfileTask};
 use crate::trace::{Segment, WallClock};
@@ -86,7 +87,7 @@ impl Run {
     /// Runs until it is ordered to shut down, or nobody is left to order it.
     pub(super) async fn with(mut self, backend: impl Backend, mut orders: UnboundedReceiver<Order>) {
         info!(target: TARGET, "skywalking-profile {} {}", env!("CARGO_PKG_VERSION"), backend.description());
-        let self_test = self_test::start(self.probe, self.ticks.settings());
+        let mut self_test = self_test::start(self.probe, self.ticks.settings());
         let (spool, reports) = spool();
         let held = spool.held();
         let (news_sender, mut news) = mpsc::channel(16);
@@ -106,12 +107,19 @@ impl Run {
                     News::Task(task) => self.schedule(task),
                     News::Undiscovered(endpoint) => self.board.forget_endpoint(&endpoint),
                 },
+                found = found_by(&mut self_test) => found.tell(),
                 () = self.queue.worth_a_look() => {}
                 () = self.due() => {}
             }
             self.look();
         };
         self.look();
+        // A program that ends at once is told, too.
+        if let Some(self_test) = self_test
+            && let Ok(found) = self_test.await
+        {
+            found.tell();
+        }
         while let Some(task) = self.tasks.pop() {
             self.finish(task, "the layer shut down");
         }
@@ -124,10 +132,6 @@ impl Run {
         if timeout(within, backend).await.is_err() {
             let lost = held.samples();
             warn!(target: TARGET, lost, "the OAP could not be told everything before the layer shut down");
-        }
-        // Of a program that ends at once, too, it is known what can be seen.
-        if let Some(self_test) = self_test {
-            let _ = self_test.join();
         }
     }
 
@@ -382,6 +386,18 @@ impl Run {
     fn report(&self, report: Report) -> bool {
         self.reports.as_ref().is_some_and(|spool| spool.put(report))
     }
+}
+
+/// What the self-test found, once it is known, and once only.
+async fn found_by(self_test: &mut Option<Receiver<Found>>) -> Found {
+    if let Some(receiver) = self_test {
+        let found = receiver.await;
+        *self_test = None;
+        if let Ok(found) = found {
+            return found;
+        }
+    }
+    pending().await
 }
 
 #[cfg(test)]

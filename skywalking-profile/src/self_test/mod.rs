@@ -7,8 +7,9 @@ mod running;
 
 use std::sync::{Arc, Once};
 use std::task::Waker;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
+use tokio::sync::oneshot::{Receiver, channel};
 use tracing::{info, warn};
 
 use self::finding::{Finding, Marks};
@@ -17,21 +18,42 @@ use crate::config::Sampling;
 use crate::stack::{Capture, Preferred, SUPPORTED, Shown, Symbolizer, Unwinder, prefer};
 use crate::{TARGET, await_tree};
 
-/// Looks at the probe, once per process, on a thread of its own: the agent is not kept from its first task. Picks the source
-/// of frames by what it finds, and tells. The thread is returned if it was started now.
-pub(crate) fn start(probe: Probe, sampling: Sampling) -> Option<JoinHandle<()>> {
-    static ONCE: Once = Once::new();
-    let mut started = None;
-    ONCE.call_once(|| {
-        started = thread::Builder::new().name("sw-profile-test".to_owned()).spawn(move || run(probe, sampling)).ok();
-        if started.is_none() {
-            prefer(Preferred::Native);
-        }
-    });
-    started
+/// What is found, in one line.
+#[derive(Debug)]
+pub(crate) struct Found {
+    line: String,
+    /// Less is seen than could be.
+    is_lacking: bool,
 }
 
-fn run(probe: Probe, sampling: Sampling) {
+impl Found {
+    pub(crate) fn tell(&self) {
+        let line = &self.line;
+        if self.is_lacking {
+            warn!(target: TARGET, "{line}");
+        } else {
+            info!(target: TARGET, "{line}");
+        }
+    }
+}
+
+/// Looks at the probe, once per process, on a thread of its own: the agent is not kept from its first task. Picks the source
+/// of frames by what it finds. `None` but for the first time.
+pub(crate) fn start(probe: Probe, sampling: Sampling) -> Option<Receiver<Found>> {
+    static ONCE: Once = Once::new();
+    let mut found = None;
+    ONCE.call_once(|| {
+        let (sender, receiver) = channel();
+        let look = move || drop(sender.send(look_at_all(probe, sampling)));
+        match thread::Builder::new().name("sw-profile-test".to_owned()).spawn(look) {
+            Ok(_) => found = Some(receiver),
+            Err(_) => prefer(Preferred::Native),
+        }
+    });
+    found
+}
+
+fn look_at_all(probe: Probe, sampling: Sampling) -> Found {
     // Whatever happens here, nobody is to wait for it.
     let _prefers = Prefers;
     let mut unwinder = Unwinder::new();
@@ -46,15 +68,9 @@ fn run(probe: Probe, sampling: Sampling) {
     let marks = Marks { framed: cfg!(feature = "async-backtrace"), spans };
     let running = SUPPORTED.then(|| running::try_it(sampling, &mut unwinder));
     let is_lacking = finding.is_lacking(marks) || running.as_ref().is_some_and(Result::is_err);
-    // All that is found at the start stands in one line.
-    let line: Vec<_> =
-        [finding.line(marks)].into_iter().chain(running.map(|ran| ran.unwrap_or_else(|why| why))).collect();
-    let line = line.join("; ");
-    if is_lacking {
-        warn!(target: TARGET, "{line}");
-    } else {
-        info!(target: TARGET, "{line}");
-    }
+    let running = running.map(|running| running.unwrap_or_else(|why| why));
+    let line = [finding.line(marks)].into_iter().chain(running).collect::<Vec<_>>().join("; ");
+    Found { line, is_lacking }
 }
 
 /// Prefers native stacks, unless something else was.

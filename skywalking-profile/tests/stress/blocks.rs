@@ -68,7 +68,7 @@ fn deeper(random: &mut Random, depth: u64) {
 fn by_now(random: &mut Random) {
     let time = Duration::from_micros(500 + random.below(3_000));
     let is_costly = random.below(20) == 0;
-    match random.below(if is_costly { 14 } else { 12 }) {
+    match random.below(if is_costly { 15 } else { 13 }) {
         0 => sleeps(time),
         1 => waits_for_a_condition(time),
         2 => waits_for_a_message(time),
@@ -78,7 +78,12 @@ fn by_now(random: &mut Random) {
         8 => polls(time),
         9 | 10 => polls_in_a_large_frame(time),
         11 => polls_in_an_aligned_frame(time),
-        12 => spawns_a_thread(time),
+        12 => {
+            // The instruction does not tell whom it calls.
+            let function: fn(Duration) = black_box(polls_in_an_aligned_frame);
+            function(time);
+        }
+        13 => spawns_a_thread(time),
         _ => runs_a_command(),
     }
     black_box(());

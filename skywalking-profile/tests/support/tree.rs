@@ -122,9 +122,22 @@ impl Tree {
         assert!(expected.contains(&node.duration()), "{function} measured {measured:?} (+ {slack:?}), but see\n{self}");
     }
 
-    /// How long the function was on the stack, wherever it is.
+    /// How long the function was on the stack, wherever it is, once or more than once.
     pub(crate) fn time_of(&self, name: &str) -> Duration {
-        self.functions(name).map(ProfileNode::duration).sum()
+        fn below(node: &ProfileNode, name: &str) -> Duration {
+            if function(node) == name {
+                return node.duration();
+            }
+            node.children().iter().map(|child| below(child, name)).sum()
+        }
+        below(self.0.root(), name)
+    }
+
+    /// The function calls no other one than `callee`.
+    #[track_caller]
+    pub(crate) fn calls_only(&self, name: &str, callee: &str) {
+        let mut callees = self.functions(name).flat_map(ProfileNode::children).map(function);
+        assert!(callees.all(|other| other == callee), "{name} calls more than {callee} in\n{self}");
     }
 
     /// Of the whole request.

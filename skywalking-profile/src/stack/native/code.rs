@@ -21,6 +21,8 @@ pub(super) struct Code {
     functions: Vec<u64>,
     memory: Memory,
     known: HashMap<u64, bool>,
+    /// By return address and function.
+    calls: HashMap<(u64, u64), Calls>,
 }
 
 /// What the instruction before a return address may call.
@@ -45,7 +47,7 @@ impl Code {
     pub(super) fn new(mut ranges: Vec<Range<u64>>, mut functions: Vec<u64>) -> Self {
         ranges.sort_by_key(|range| range.start);
         functions.sort_unstable();
-        Self { ranges, functions, memory: Memory::open(), known: HashMap::new() }
+        Self { ranges, functions, memory: Memory::open(), known: HashMap::new(), calls: HashMap::new() }
     }
 
     /// Whether a call returns to `address`.
@@ -67,8 +69,21 @@ impl Code {
     }
 
     /// Whether the call that returns to `address` is of the function that `callee`, an address within, is in.
-    pub(super) fn calls(&self, address: u64, callee: u64) -> Calls {
-        let (Some(function), Some(call)) = (self.function(callee), self.call(address)) else { return Calls::No };
+    pub(super) fn calls(&mut self, address: u64, callee: u64) -> Calls {
+        let Some(function) = self.function(callee) else { return Calls::No };
+        if let Some(known) = self.calls.get(&(address, function)) {
+            return *known;
+        }
+        if self.calls.len() >= KNOWN {
+            self.calls.clear();
+        }
+        let calls = self.calls_function(address, function);
+        self.calls.insert((address, function), calls);
+        calls
+    }
+
+    fn calls_function(&self, address: u64, function: u64) -> Calls {
+        let Some(call) = self.call(address) else { return Calls::No };
         let callees = callees(&call, address);
         let by_slot = || callees.by_slot.and_then(|slot| self.slot(slot));
         let is_surely = |called: Option<u64>| called.is_some_and(|called| self.leads_to(called, function));

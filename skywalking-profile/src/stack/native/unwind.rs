@@ -103,8 +103,9 @@ impl Unwinder {
     /// Goes on where `cut`, the walk of a stack whose frame pointer is not known, had need of it.
     ///
     /// The frame that needs it begins with the caller's frame pointer and the return address, which the frame pointer points
-    /// to: each pair of words that may be that is tried. It is right if the walk then arrives at the poll frame, and if the
-    /// caller calls the function whose frame it is; where the call does not tell, if no pair is surely right.
+    /// to: each pair of words that may be that is tried. Calls that are over left such pairs, too, whose walks often end at
+    /// the poll frame, like the right one's; but where they meet what is on the stack now, a call is of another function
+    /// than the one below it.
     fn walk_by_found_frame_pointer(&mut self, image: &Image, cut: &Walk) -> Option<Walk> {
         /// A frame pointer is a multiple of this in both ABIs.
         const ALIGNMENT: u64 = 16;
@@ -114,22 +115,50 @@ impl Unwinder {
         }
         let callee = *cut.addresses.last()?;
         let pairs = (cut.sp.next_multiple_of(ALIGNMENT)..image.poll_frame() as u64).step_by(ALIGNMENT as usize);
-        let mut candidates = Vec::new();
+        let (mut best, mut tried): (Option<(Doubt, Walk)>, usize) = (None, 0);
         for fp in pairs {
             let Some(address) = image.word(fp as usize + size_of::<usize>()) else { break };
-            if self.code.is_returned_to(address as u64) {
-                candidates.push((fp, self.code.calls(address as u64, callee)));
+            let address = address as u64;
+            let calls = if self.code.is_returned_to(address) { self.code.calls(address, callee) } else { Calls::No };
+            if calls == Calls::No {
+                continue;
+            }
+            tried += 1;
+            if tried > MOST_TRIED {
+                break;
+            }
+            let walk = self.walk(image, image.registers().with_frame_pointer(fp as usize));
+            if !walk.is_whole || !walk.addresses.starts_with(&cut.addresses) {
+                continue;
+            }
+            let doubt = match (calls, self.wrong_calls(&walk.addresses[cut.addresses.len()..])) {
+                (Calls::Surely, 0) => return Some(walk),
+                (_, 0) => Doubt::OfTheCall,
+                // Functions that end in a call jump: it is their caller that seems to make it.
+                (Calls::Surely, wrong) => Doubt::OfItsCallers(wrong),
+                _ => continue,
+            };
+            if best.as_ref().is_none_or(|(least, _)| doubt < *least) {
+                best = Some((doubt, walk));
             }
         }
-        [Calls::Surely, Calls::Perhaps].into_iter().find_map(|calls| {
-            let mut tried = candidates.iter().filter(|candidate| candidate.1 == calls).take(MOST_TRIED);
-            tried.find_map(|(fp, _)| {
-                let walk = self.walk(image, image.registers().with_frame_pointer(*fp as usize));
-                let goes_on = walk.is_whole && walk.addresses.starts_with(&cut.addresses);
-                goes_on.then_some(walk)
-            })
-        })
+        best.map(|(_, walk)| walk)
     }
+
+    /// How many of these frames, each called by the next one, it calls another function.
+    fn wrong_calls(&mut self, addresses: &[u64]) -> usize {
+        // A frame's address lies within the call that it makes, right before what that returns to.
+        addresses.windows(2).filter(|pair| self.code.calls(pair[1] + 1, pair[0]) == Calls::No).count()
+    }
+}
+
+/// What speaks against a walk by a frame pointer that was found, from the least on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// Whether its caller calls the function that needed the frame pointer is not known.
+    OfTheCall,
+    /// So many of those above call another function.
+    OfItsCallers(usize),
 }
 
 /// A way from a leaf towards the poll frame.

@@ -355,7 +355,7 @@ mod tests {
             sampling: Arc::clone(&sampling),
             tick: Duration::from_millis(1),
             signal: None,
-            memory: File::open("/proc/self/mem").ok(),
+            memory: Memory::open(),
             known: HashMap::new(),
             deliver: |sample: ThreadSample| {
                 let has_room = has_room.borrow_mut()(&sample.stack);
