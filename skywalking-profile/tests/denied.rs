@@ -31,7 +31,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn config() -> ProfileConfig {
-    ProfileConfig::new("test").unwrap().sampling_tick(ms(1)).unwrap()
+    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
 }
 
 #[inline(never)]
@@ -56,7 +56,7 @@ fn refuse(call: libc::c_long) {
     let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
     let mut steps = [
         step(LOAD_NUMBER, 0, mem::offset_of!(libc::seccomp_data, nr) as u32),
-        step(UNLESS_EQUAL, 1, u32::try_from(call).unwrap()),
+        step(UNLESS_EQUAL, 1, u32::try_from(call).expect("a number")),
         step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
     ];

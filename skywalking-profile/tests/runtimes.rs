@@ -62,7 +62,7 @@ impl Measured {
 }
 
 fn config() -> ProfileConfig {
-    ProfileConfig::new("test").unwrap().sampling_tick(ms(1)).unwrap()
+    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
 }
 
 #[inline(never)]
@@ -126,16 +126,16 @@ async fn computes() -> Measured {
 }
 
 fn on_a_local_set(future: BoxFuture<'static, Response<()>>) -> Response<()> {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { tokio::task::spawn_local(future).await.unwrap() })
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async { tokio::task::spawn_local(future).await.expect("no panic") })
 }
 
 /// On a thread for closures that block, which drives the request itself.
 fn on_a_blocking_thread(future: BoxFuture<'static, Response<()>>) -> Response<()> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let handle = Handle::current();
-        tokio::task::spawn_blocking(move || handle.block_on(future)).await.unwrap()
+        tokio::task::spawn_blocking(move || handle.block_on(future)).await.expect("no panic")
     })
 }
 
@@ -383,7 +383,7 @@ fn waits_in_what_others_left(time: Duration) {
     let mut frame = MaybeUninit::<Aligned>::uninit();
     black_box(&mut frame);
     // SAFETY: no descriptors, as told.
-    unsafe { libc::poll(ptr::null_mut(), 0, i32::try_from(time.as_millis()).unwrap()) };
+    unsafe { libc::poll(ptr::null_mut(), 0, i32::try_from(time.as_millis()).expect("a short time")) };
     black_box(&mut frame);
 }
 

@@ -32,12 +32,12 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn config() -> ProfileConfig {
-    ProfileConfig::new("test").unwrap().sampling_tick(ms(1)).unwrap()
+    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
 }
 
 /// Profiles one request, by a task of its own, that computes by `computes`.
 fn profiled(layer: &ProfileLayer, trees: &Trees, computes: fn()) -> Tree {
-    layer.profile(ProfileTask::new("GET:/").samples(1)).unwrap();
+    layer.profile(ProfileTask::new("GET:/").samples(1)).expect("an active layer");
     requested(layer, computes);
     trees.next()
 }
@@ -49,7 +49,7 @@ fn requested(layer: &ProfileLayer, computes: fn()) {
         computes();
         Ok::<_, Infallible>(Response::new(Empty::<&[u8]>::new()))
     }));
-    block_on(service.oneshot(get("/"))).unwrap();
+    let Ok(_) = block_on(service.oneshot(get("/")));
 }
 
 #[inline(never)]

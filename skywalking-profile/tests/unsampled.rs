@@ -43,9 +43,11 @@ fn handled() -> Vec<usize> {
         let mut action = MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: only asks; `action` is writable, and read after success.
         unsafe {
-            (libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0)
-                .then(|| action.assume_init().sa_sigaction)
-                .unwrap_or_default()
+            if libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0 {
+                action.assume_init().sa_sigaction
+            } else {
+                libc::SIG_DFL
+            }
         }
     };
     (1..=libc::SIGRTMAX()).map(handler).collect()

@@ -2,6 +2,7 @@
 //! what is hard on a profiler. `STRESS_SECONDS` is how long, `STRESS_SEED` repeats a run.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![expect(unsafe_code, reason = "calls of the C library that block, and vector instructions")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "all of it is a test, which tells what it saw")]
 
 mod blocks;
 mod computes;
