@@ -15,8 +15,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use skywalking_profile::{Profile, ProfileLayer, ProfileTask, ResponseBody, ResponseFuture};
-use support::{Stopwatches, Times, Tree, Trees, embedded, get, ms, response_since, stopwatches, took};
+use skywalking_profile::{Profile, ProfileConfig, ProfileLayer, ProfileTask, ResponseBody, ResponseFuture};
+use support::{Stopwatches, Times, Tree, Trees, embedded, embedded_with, get, ms, response_since, stopwatches, took};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -362,8 +362,9 @@ fn what_is_wrapped_stays_send_sync_and_unpin() {
 }
 
 /// A layer that follows every request of `GET:/`.
+/// Without samples of what runs: what a panic prints may take long enough for some.
 fn profiling() -> (ProfileLayer, Trees) {
-    let (layer, trees) = embedded();
+    let (layer, trees) = embedded_with(ProfileConfig::new("test").expect("a name").running_samples(false));
     layer.profile(ProfileTask::new("GET:/").samples(1_000)).expect("an active layer");
     (layer, trees)
 }

@@ -169,6 +169,14 @@ fn branch_target(instruction: &[u8; 4], address: u64) -> u64 {
 /// The bytes of a function that jumps that [`linkage_slot`] and [`jump`] look at.
 pub(super) const LONGEST_JUMP: usize = 4;
 
+/// Not looked into here.
+pub(super) fn frame_size(_: &[u8; LONGEST_PROLOGUE]) -> u64 {
+    0
+}
+
+/// The bytes at a function's beginning that [`frame_size`] looks at.
+pub(super) const LONGEST_PROLOGUE: usize = 4;
+
 /// The bits that tell an instruction, and what they are.
 type Instruction = (u32, u32);
 

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::arch::{LONGEST_CALL, LONGEST_JUMP, callees, ends_with_call, jump, linkage_slot};
+use super::arch::{
+    LONGEST_CALL, LONGEST_JUMP, LONGEST_PROLOGUE, callees, ends_with_call, frame_size, jump, linkage_slot,
+};
 use super::memory::Memory;
 
 /// Addresses remembered: more than any service returns to.
@@ -100,6 +102,12 @@ impl Code {
         const MOST_JUMPS: usize = 3;
         let jumps = std::iter::successors(Some(called), |address| self.jumps(*address));
         jumps.take(1 + MOST_JUMPS).any(|address| address == function)
+    }
+
+    /// How far below its frame pointer the stack pointer of the function that `callee` is in is, as far as its beginning tells.
+    pub(super) fn frame_size(&self, callee: u64) -> u64 {
+        let prologue = self.function(callee).and_then(|function| self.read::<LONGEST_PROLOGUE>(function));
+        prologue.map_or(0, |prologue| frame_size(&prologue))
     }
 
     /// The start of the function that `address` is in.

@@ -104,8 +104,8 @@ impl Unwinder {
     ///
     /// The frame that needs it begins with the caller's frame pointer and the return address, which the frame pointer points
     /// to: each pair of words that may be that is tried. Calls that are over left such pairs, too, whose walks often end at
-    /// the poll frame, like the right one's; but where they meet what is on the stack now, a call is of another function
-    /// than the one below it.
+    /// the poll frame, like the right one's. Most lie within the frame itself, whose size is known; and where the others meet
+    /// what is on the stack now, a call is of another function than the one below it.
     fn walk_by_found_frame_pointer(&mut self, image: &Image, cut: &Walk) -> Option<Walk> {
         /// A frame pointer is a multiple of this in both ABIs.
         const ALIGNMENT: u64 = 16;
@@ -114,7 +114,8 @@ impl Unwinder {
             return None;
         }
         let callee = *cut.addresses.last()?;
-        let pairs = (cut.sp.next_multiple_of(ALIGNMENT)..image.poll_frame() as u64).step_by(ALIGNMENT as usize);
+        let start = cut.sp + self.code.frame_size(callee);
+        let pairs = (start.next_multiple_of(ALIGNMENT)..image.poll_frame() as u64).step_by(ALIGNMENT as usize);
         let (mut best, mut tried): (Option<(Doubt, Walk)>, usize) = (None, 0);
         for fp in pairs {
             let Some(address) = image.word(fp as usize + size_of::<usize>()) else { break };

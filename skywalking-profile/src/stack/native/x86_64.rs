@@ -150,6 +150,43 @@ fn jump_start(code: &[u8; LONGEST_JUMP]) -> usize {
 /// The bytes of a function that jumps that [`linkage_slot`] and [`jump`] look at.
 pub(super) const LONGEST_JUMP: usize = 11;
 
+/// How far below the frame pointer the stack pointer is at least once a function that begins with `code` has made its frame:
+/// the registers that it pushes, and the room that it takes. 0 if it does not begin as compilers begin functions that keep a
+/// frame pointer: `push rbp; mov rbp, rsp`.
+pub(super) fn frame_size(code: &[u8; LONGEST_PROLOGUE]) -> u64 {
+    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    let (mut rest, mut size) = match code {
+        [0x55, 0x48, 0x89, 0xe5, rest @ ..] | [0x55, 0x48, 0x8b, 0xec, rest @ ..] => (rest, 0),
+        _ => return 0,
+    };
+    loop {
+        rest = match rest {
+            // push
+            [0x50..=0x57, rest @ ..] | [0x41, 0x50..=0x57, rest @ ..] => {
+                size += 8;
+                rest
+            }
+            // and rsp, which takes an unknown number of bytes
+            [0x48, 0x83, 0xe4, _, rest @ ..] | [0x48, 0x81, 0xe4, _, _, _, _, rest @ ..] => rest,
+            // sub rsp
+            [0x48, 0x83, 0xec, room @ 0..=0x7f, rest @ ..] => {
+                size += u64::from(*room);
+                rest
+            }
+            [0x48, 0x81, 0xec, a, b, c, d, rest @ ..] => {
+                size += u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+                rest
+            }
+            // mov qword ptr [rsp], 0: touches each page.
+            [0x48, 0xc7, 0x04, 0x24, 0, 0, 0, 0, rest @ ..] => rest,
+            _ => return size,
+        }
+    }
+}
+
+/// The bytes at a function's beginning that [`frame_size`] looks at.
+pub(super) const LONGEST_PROLOGUE: usize = 64;
+
 const RELATIVE: u8 = 0xe8;
 const INDIRECT: u8 = 0xff;
 
@@ -189,6 +226,21 @@ mod tests {
         assert_eq!(jump(&[0xe9, 0x10, 0, 0, 0, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc], 0x1000), Some(0x1015));
         assert_eq!(jump(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe9, 0xf7, 0xff, 0xff, 0xff, 0, 0], 0x1000), Some(0x1000));
         assert_eq!(jump(&[0x55; LONGEST_JUMP], 0x1000), None);
+    }
+
+    #[test]
+    fn the_size_of_a_frame_is_read_from_the_functions_beginning() {
+        let size = |bytes: &[u8]| {
+            let mut code = [0x90; LONGEST_PROLOGUE];
+            code[..bytes.len()].copy_from_slice(bytes);
+            frame_size(&code)
+        };
+        let pushes = [0x55, 0x48, 0x89, 0xe5, 0x41, 0x57, 0x41, 0x56, 0x53];
+        assert_eq!(size(&pushes), 24);
+        assert_eq!(size(&[&pushes[..], &[0x48, 0x83, 0xec, 0x28]].concat()), 24 + 0x28);
+        let aligned = [0x48, 0x83, 0xe4, 0xc0, 0x48, 0x81, 0xec, 0xc0, 0x0f, 0, 0];
+        assert_eq!(size(&[&pushes[..], &aligned].concat()), 24 + 0xfc0);
+        assert_eq!(size(&[0x53, 0x48, 0x83, 0xec, 0x28]), 0, "no frame pointer");
     }
 
     #[test]
