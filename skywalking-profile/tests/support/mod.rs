@@ -31,6 +31,17 @@ pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// `attempt` succeeds, on a machine that may keep any thread from running for as long as what is measured lasts.
+#[track_caller]
+pub(crate) fn succeeds(attempt: impl Fn() -> Result<(), String>) {
+    const ATTEMPTS: usize = 10;
+    let mut failures = Vec::new();
+    while let Err(failure) = attempt() {
+        failures.push(failure);
+        assert!(failures.len() < ATTEMPTS, "{}", failures.join("\n"));
+    }
+}
+
 /// A request without a body.
 pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(path).body(()).expect("a path")
