@@ -2,9 +2,10 @@
 //! shows, exact to the millisecond, where the time of a request went.
 //!
 //! A *profile task* names an endpoint. While it is active, every matching request is followed from the call of the service
-//! to the end of its response body: where it is suspended, through its whole await tree, where it is being polled, and
-//! where it was woken but waits for a worker. The task comes from the UI of a SkyWalking OAP, which then shows the tree; or, without an OAP, from code
-//! ([`ProfileLayer::profile`]), and the tree is printed.
+//! to the end of its response body: where it is suspended, through its whole await tree; where it computes or blocks its
+//! thread while it is being polled, through thread stacks; and where it was woken but waits for a worker. The task comes from
+//! the UI of a SkyWalking OAP, which then shows the tree; or, without an OAP, from code ([`ProfileLayer::profile`]), and the
+//! tree is printed.
 //!
 //! What you have to do:
 //! - Add [`ProfileLayer`] to your service. With axum, take the crate `skywalking-profile-axum`: it names endpoints by their
@@ -20,8 +21,9 @@
 //!
 //! What it does not do: change responses or errors, poll a future more often than it would be, or log on the path of a
 //! request. While no task is active a request costs one atomic load, and allocates nothing; with an OAP, up to a hundred
-//! requests a second also look up whether their endpoint is known to it. Stacks are captured on
-//! x86_64 and aarch64 Linux; elsewhere waits show as `[pending]`, or by the features below.
+//! requests a second also look up whether their endpoint is known to it. A thread that runs while it polls a followed request
+//! is sent a signal every few milliseconds ([`ProfileConfig::running_samples`]). Stacks are captured on x86_64 and aarch64
+//! Linux; elsewhere waits show as `[pending]`, or by the features below, and what runs as `[running]`.
 //!
 //! # Example
 //!
