@@ -126,12 +126,15 @@ fn where_the_kernel_does_not_tell_who_blocks_what_runs_is_seen() {
     let (layer, trees) = embedded_with(config());
     layer.profile(ProfileTask::new("GET:/").samples(u64::MAX)).unwrap();
     let service = layer.layer(service_fn(|request: http::Request<()>| async move {
-        // So that the sampler has what it opens when it starts.
-        thread::sleep(ms(50));
         if request.headers().is_empty() {
+            // The sampler does not know this thread.
+            let _no_more = NoMoreFiles::new();
             computes();
             sleeps();
             computes();
+        } else {
+            // The sampler opens some when it starts.
+            thread::sleep(ms(50));
         }
         Ok::<_, Infallible>(Response::new(Empty::<&[u8]>::new()))
     }));
@@ -142,13 +145,8 @@ fn where_the_kernel_does_not_tell_who_blocks_what_runs_is_seen() {
     trees.next();
     succeeds(|| {
         let service = service.clone();
-        // A thread that the sampler does not know.
-        let polls = thread::spawn(move || {
-            let no_more = NoMoreFiles::new();
-            block_on(service.oneshot(get("/"))).unwrap();
-            drop(no_more);
-        });
-        polls.join().unwrap();
+        let polls = thread::spawn(move || block_on(service.oneshot(get("/"))).map(drop));
+        polls.join().unwrap().unwrap();
         let tree = trees.next();
         let is_computing_seen = tree.time_of("denied::computes").abs_diff(2 * LONG) <= LATE;
         let is_right = is_computing_seen && tree.time_of("denied::sleeps") <= LONG + LATE;

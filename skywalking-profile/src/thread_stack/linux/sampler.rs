@@ -261,8 +261,8 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
         if known.signalled.take().is_some() {
             known.unanswered = 0;
         }
-        // Once more: the fewer are signalled that have gone on to something else.
-        if thread.polled() != Some(polled) {
+        // Once more: the fewer are signalled that have gone on to something else, or are entering a system call.
+        if thread.polled() != Some(polled) || matches!(known.activity.state(), State::Blocked { .. }) {
             thread.copy.withdraw();
             return;
         }
