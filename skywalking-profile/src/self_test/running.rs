@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::config::{self, SHORTEST_TICK};
-use crate::stack::CUT;
-use crate::stack::Unwinder;
-use crate::thread_stack::{SampledStack, Sampler, Sampling, install, watch};
+use crate::stack::{CUT, Unwinder};
+use crate::thread_stack::{SampledStack, Sampler, Sampling, install, sees_blocked, watch};
 
 /// On a busy machine an answer takes this long at most.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
@@ -43,7 +42,13 @@ pub(super) fn try_it(settings: config::Sampling, unwinder: &mut Unwinder) -> Res
     };
     match watch(&sampling, 0, start, drop, wait).map(|sample| sample.stack) {
         Some(SampledStack::Copied(image)) if unwinder.unwind(&image)[0] != CUT => {
-            Ok(format!("what runs is sampled by signal {signal}{name}"))
+            let sampled = format!("what runs is sampled by signal {signal}{name}");
+            match sees_blocked() {
+                true => Ok(sampled),
+                false => Err(format!(
+                    "{sampled}; what blocks its thread shows as [running]: /proc/self/task/*/syscall cannot be read"
+                )),
+            }
         }
         Some(SampledStack::Copied(_)) => Err("stacks of what runs cannot be unwound".to_owned()),
         Some(SampledStack::Unchanged | SampledStack::Unknown) | None => {

@@ -130,8 +130,15 @@ fn is_call(frame: &Frame) -> bool {
 
 /// Of the standard library, or added by the compiler.
 pub(super) fn is_standard(frame: &Frame) -> bool {
-    ["core", "std", "alloc"].contains(&frame.name.crate_name()) || is_compilers(frame)
+    let name = frame.name.crate_name();
+    ["core", "std", "alloc"].contains(&name) || PRIMITIVES.contains(&name) || is_compilers(frame)
 }
+
+/// Types whose functions go by their names alone: `u64::wrapping_mul`.
+const PRIMITIVES: [&str; 18] = [
+    "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "slice", "str", "u128", "u16", "u32",
+    "u64", "u8", "usize",
+];
 
 /// The compiler's own functions have neither crate nor source: `__rust_try` below `catch_unwind`.
 fn is_compilers(frame: &Frame) -> bool {
@@ -316,6 +323,8 @@ mod tests {
         let inlined = Frame { inlined: true, ..std("std::io::Read::read") };
         let next = frame("core::ops::range::Range::next", STANDARD, "range.rs", 9);
         assert_eq!(shown(&[handler.clone(), next.clone(), inlined]), ["shop::order"]);
+        let product = frame("u64::wrapping_mul", STANDARD, "num.rs", 9);
+        assert_eq!(shown(&[handler.clone(), product]), ["shop::order"]);
         assert_eq!(shown(&[handler.clone(), next, symbol("malloc")]), ["shop::order", "malloc @ main.rs:12"]);
         let caught = [handler, std("std::panicking::catch_unwind"), frame("shop::item", HERE, "item.rs", 1)];
         assert_eq!(shown(&caught), ["shop::order", "shop::item @ main.rs:12"]);

@@ -26,7 +26,7 @@ mod linux;
 mod mailbox;
 mod sampling;
 
-pub(crate) use linux::{Sampler, install, watch};
+pub(crate) use linux::{Sampler, install, sees_blocked, watch};
 pub(crate) use sampling::{Sampling, SamplingLosses};
 
 use crate::stack::Image;

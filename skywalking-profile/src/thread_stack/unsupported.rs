@@ -11,6 +11,11 @@ pub(crate) fn install(_wanted: Option<i32>) -> Result<i32, &'static str> {
     Err("threads are not sampled on this platform")
 }
 
+/// It does not.
+pub(crate) fn sees_blocked() -> bool {
+    false
+}
+
 /// Runs `run`.
 pub(crate) fn watch<R>(_: &Sampling, _: u64, _: u64, _: impl Fn(ThreadSample), run: impl FnOnce() -> R) -> R {
     run()
