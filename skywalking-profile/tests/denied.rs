@@ -7,15 +7,14 @@ mod support;
 use std::convert::Infallible;
 use std::fs::File;
 use std::hint::black_box;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
 use http::Response;
 use http_body_util::Empty;
-use skywalking_profile::{ProfileConfig, ProfileTask};
-use support::{FOREVER, Log, block_on, embedded_with, get, ms, succeeds};
+use skywalking_profile::ProfileTask;
+use support::{FOREVER, Log, alone, block_on, embedded_with, finely_sampled, get, ms, succeeds};
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::Level;
 
@@ -23,16 +22,6 @@ const LONG: Duration = Duration::from_millis(60);
 
 /// A busy machine may keep the sampler from looking for so long.
 const LATE: Duration = Duration::from_millis(40);
-
-/// One test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn config() -> ProfileConfig {
-    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
-}
 
 #[inline(never)]
 fn computes() {
@@ -73,7 +62,7 @@ fn where_threads_cannot_be_signalled_what_blocks_is_seen() {
     let _alone = alone();
     let log = Log::of_all();
     refuse(libc::SYS_rt_tgsigqueueinfo);
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     let profiled = || {
         layer.profile(ProfileTask::new("GET:/").samples(1)).unwrap();
         let service = layer.layer(service_fn(|_| async {
@@ -123,7 +112,7 @@ fn set_limit(limit: libc::rlimit) {
 #[test]
 fn where_the_kernel_does_not_tell_who_blocks_what_runs_is_seen() {
     let _alone = alone();
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     layer.profile(ProfileTask::new("GET:/").samples(u64::MAX)).unwrap();
     let service = layer.layer(service_fn(|request: http::Request<()>| async move {
         if request.headers().is_empty() {

@@ -10,7 +10,6 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, ptr};
@@ -21,7 +20,8 @@ use http::Response;
 use http_body_util::Empty;
 use skywalking_profile::{ProfileConfig, ProfileTask};
 use support::{
-    Timer, Tree, block_on, embedded_with, get, ms, on_a_new_thread, on_one_thread, on_workers, profile_with, succeeds,
+    Timer, Tree, alone, block_on, embedded_with, finely_sampled, get, ms, on_a_new_thread, on_one_thread, on_workers,
+    profile_with, succeeds,
 };
 use tokio::runtime::{Builder, Handle};
 use tokio::task::LocalSet;
@@ -32,12 +32,6 @@ const LONG: Duration = Duration::from_millis(60);
 
 /// A tick may be late by so much on a busy machine, which then counts for the function before or after it.
 const LATE: Duration = Duration::from_millis(25);
-
-/// One test at a time: each counts how long it was kept from computing.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 thread_local! {
     /// How long this thread was kept from computing.
@@ -59,10 +53,6 @@ impl Measured {
         self.stalled += STALLED.get();
         self.times.push((name, start.elapsed()));
     }
-}
-
-fn config() -> ProfileConfig {
-    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
 }
 
 #[inline(never)]
@@ -149,7 +139,7 @@ fn what_computes_is_right_on_every_runtime() {
     let _alone = alone();
     for executor in [on_workers, on_one_thread, on_a_local_set, on_a_blocking_thread] {
         succeeds(|| {
-            let (tree, measured) = profile_with(config(), computes, executor);
+            let (tree, measured) = profile_with(finely_sampled(), computes, executor);
             is_right(&tree, &measured)
         });
     }
@@ -168,7 +158,7 @@ fn what_computes_is_right_on_threads_that_end() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, on_a_new_thread);
+        let (tree, measured) = profile_with(finely_sampled(), handler, on_a_new_thread);
         is_right(&tree, &measured)
     });
 }
@@ -189,7 +179,7 @@ fn what_computes_in_place_is_right() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, on_workers);
+        let (tree, measured) = profile_with(finely_sampled(), handler, on_workers);
         is_right(&tree, &measured)
     });
 }
@@ -205,7 +195,7 @@ fn another_stack_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, block_on);
+        let (tree, measured) = profile_with(finely_sampled(), handler, block_on);
         is_right_or_absent(&tree, &measured)
     });
 }
@@ -221,7 +211,7 @@ fn another_stack_that_blocks_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, block_on);
+        let (tree, measured) = profile_with(finely_sampled(), handler, block_on);
         is_right_or_absent(&tree, &measured)
     });
 }
@@ -230,7 +220,7 @@ fn another_stack_that_blocks_is_not_taken_for_what_was_before_or_after() {
 #[test]
 fn a_poll_on_another_stack_is_not_sampled() {
     let _alone = alone();
-    let (tree, _) = profile_with(config(), computes, |future| {
+    let (tree, _) = profile_with(finely_sampled(), computes, |future| {
         let mut future = future;
         on_one_thread(std::future::poll_fn(move |cx| stacker::grow(1 << 20, || future.poll_unpin(cx))).boxed())
     });
@@ -245,7 +235,8 @@ fn layers_around_one_another_are_right_both() {
 }
 
 fn layers_around_one_another() -> Result<(), String> {
-    let ((outer, outer_trees), (inner, inner_trees)) = (embedded_with(config()), embedded_with(config()));
+    let ((outer, outer_trees), (inner, inner_trees)) =
+        (embedded_with(finely_sampled()), embedded_with(finely_sampled()));
     outer.profile(ProfileTask::new("GET:/").samples(1)).expect("a layer that answers");
     inner.profile(ProfileTask::new("GET:/").samples(1)).expect("a layer that answers");
     let handler = inner.layer(service_fn(|_| async {
@@ -306,7 +297,7 @@ fn a_poll_that_forks_is_right_and_its_child_unharmed() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, on_workers);
+        let (tree, measured) = profile_with(finely_sampled(), handler, on_workers);
         is_right(&tree, &measured)
     });
 }
@@ -314,7 +305,7 @@ fn a_poll_that_forks_is_right_and_its_child_unharmed() {
 #[test]
 fn a_panic_leaves_what_ran_before_it_and_sampling_goes_on() {
     let _alone = alone();
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     layer.profile(ProfileTask::new("GET:/").samples(u64::MAX)).unwrap();
     for is_fatal in [true, false] {
         let service = layer.layer(service_fn(move |_| async move {
@@ -368,7 +359,7 @@ fn a_thread_that_masks_signals_is_not_taken_for_what_was_before_or_after() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, on_one_thread);
+        let (tree, measured) = profile_with(finely_sampled(), handler, on_one_thread);
         is_right_or_absent(&tree, &measured)
     });
 }
@@ -383,7 +374,7 @@ fn a_thread_that_masks_signals_while_it_blocks_is_seen() {
         measured
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, on_one_thread);
+        let (tree, measured) = profile_with(finely_sampled(), handler, on_one_thread);
         is_right(&tree, &measured)
     });
 }
@@ -449,7 +440,7 @@ fn calls_that_are_over_are_not_shown() {
         Measured { times, stalled: Duration::ZERO }
     };
     succeeds(|| {
-        let (tree, measured) = profile_with(config(), handler, block_on);
+        let (tree, measured) = profile_with(finely_sampled(), handler, block_on);
         for caller in ["runtimes::calls_at_once", "runtimes::calls_by_pointer"] {
             tree.calls_only(caller, "runtimes::waits_in_what_others_left");
         }

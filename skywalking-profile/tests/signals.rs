@@ -10,30 +10,19 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use http::Response;
 use http_body_util::Empty;
-use skywalking_profile::{ProfileConfig, ProfileLayer, ProfileTask};
-use support::{FOREVER, Log, Tree, Trees, block_on, embedded_with, get, ms, succeeds};
+use skywalking_profile::{ProfileLayer, ProfileTask};
+use support::{FOREVER, Log, Tree, Trees, alone, block_on, embedded_with, finely_sampled, get, ms, succeeds};
 use tower::{Layer, ServiceExt, service_fn};
 
 const LONG: Duration = Duration::from_millis(60);
 
 /// A busy machine may keep the sampler from looking for so long.
 const LATE: Duration = Duration::from_millis(40);
-
-/// Signals are the process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn config() -> ProfileConfig {
-    ProfileConfig::new("test").expect("a name").sampling_tick(ms(1)).expect("a millisecond")
-}
 
 /// Profiles one request, by a task of its own, that runs `computes`.
 fn profiled(layer: &ProfileLayer, trees: &Trees, computes: fn()) -> Tree {
@@ -105,7 +94,7 @@ fn handled() -> Vec<c_int> {
 
 /// The signal that a sampler uses by now.
 fn ours() -> c_int {
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     is_seen("signals::compute", &layer, &trees, compute);
     let handled = handled();
     assert_eq!(handled.len(), 1, "{handled:?}");
@@ -132,7 +121,7 @@ extern "C" fn note_value(_: c_int, info: *mut libc::siginfo_t, context: *mut c_v
 fn a_signal_that_the_application_takes_is_the_applications() {
     let _alone = alone();
     let signal = ours();
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     layer.profile(ProfileTask::new("GET:/").samples(2)).unwrap();
     requested(&layer, compute);
     trees.next();
@@ -160,7 +149,7 @@ fn a_signal_that_the_application_takes_is_the_applications() {
 fn a_signal_that_is_made_deadly_kills_nobody() {
     let _alone = alone();
     let signal = ours();
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     layer.profile(ProfileTask::new("GET:/").samples(2)).unwrap();
     requested(&layer, compute);
     trees.next();
@@ -175,7 +164,7 @@ fn signals_of_others_are_ignored() {
     let _alone = alone();
     static SIGNAL: AtomicUsize = AtomicUsize::new(0);
     SIGNAL.store(ours() as usize, Ordering::Relaxed);
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     is_seen("signals::compute", &layer, &trees, || {
         let signal = SIGNAL.load(Ordering::Relaxed) as c_int;
         for value in 0..100_usize {
@@ -200,7 +189,7 @@ fn signals_of_others_are_passed_on_to_the_handler_before() {
     ] {
         set_action(signal, handler, flags);
         RECEIVED.store(0, Ordering::Relaxed);
-        let (layer, trees) = embedded_with(config().sampling_signal(signal).unwrap());
+        let (layer, trees) = embedded_with(finely_sampled().sampling_signal(signal).unwrap());
         is_seen("signals::compute", &layer, &trees, compute);
         assert_ne!(action(signal).sa_sigaction, handler);
         assert_eq!(RECEIVED.load(Ordering::Relaxed), 0, "ours were passed on");
@@ -230,7 +219,7 @@ fn without_a_free_signal_what_blocks_is_still_seen() {
     let taken: Vec<_> =
         candidates().map(|signal| (signal, set_action(signal, note as *const () as usize, 0))).collect();
     RECEIVED.store(0, Ordering::Relaxed);
-    let (layer, trees) = embedded_with(config());
+    let (layer, trees) = embedded_with(finely_sampled());
     let tree = profiled(&layer, &trees, || {
         compute();
         sleeps();

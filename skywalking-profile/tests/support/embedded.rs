@@ -1,6 +1,7 @@
 //! A layer in embedded mode, and the trees of what it profiles.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use skywalking_profile::{ProfileConfig, ProfileLayer};
 
@@ -15,6 +16,11 @@ pub(crate) fn embedded() -> (ProfileLayer, Trees) {
 /// As a user gets it.
 pub(crate) fn sampled() -> (ProfileLayer, Trees) {
     embedded_with(ProfileConfig::new("test").expect("a name"))
+}
+
+/// Sampled as often as can be.
+pub(crate) fn finely_sampled() -> ProfileConfig {
+    ProfileConfig::new("test").expect("a name").sampling_tick(Duration::from_millis(1)).expect("a millisecond")
 }
 
 pub(crate) fn unsampled() -> ProfileConfig {

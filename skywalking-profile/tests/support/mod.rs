@@ -10,12 +10,13 @@ mod stopwatch;
 mod stripped;
 mod tree;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::Empty;
 
-pub(crate) use embedded::{Trees, embedded, embedded_with, sampled};
+pub(crate) use embedded::{Trees, embedded, embedded_with, finely_sampled, sampled};
 pub(crate) use executor::{Timer, block_on, on_a_new_thread, on_one_thread, on_workers};
 pub(crate) use log::{Line, Log};
 pub(crate) use oap::{Call, FakeOap, Fault, Kind};
@@ -40,6 +41,12 @@ pub(crate) fn succeeds(attempt: impl Fn() -> Result<(), String>) {
         failures.push(failure);
         assert!(failures.len() < ATTEMPTS, "{}", failures.join("\n"));
     }
+}
+
+/// Lets one test at a time go on: those that change what is the process's, or measure how their threads run.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request without a body.

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_stack_too_long_to_copy_is_cut_at_the_root() {
-        let addresses = Unwinder::new().unwind(&root(10_000));
+        let addresses = Unwinder::new().unwind(&root(4_000));
         assert_eq!(addresses[0], CUT);
         assert!((100..=DEEPEST + 1).contains(&addresses.len()), "{}", addresses.len());
     }
