@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Response;
 use http_body_util::Empty;
-use skywalking_profile::{ProfileConfig, ProfileTask};
+use skywalking_profile::ProfileTask;
 use support::{
     Timer, Tree, alone, block_on, embedded_with, finely_sampled, get, ms, on_a_new_thread, on_one_thread, on_workers,
     profile_with, succeeds,
