@@ -48,7 +48,10 @@ fn demo_shows_the_same_functions_in_the_dev_profile() {
         "the order's tree"
     );
     assert_eq!(release[3], ["GET:/cpu", "cpu", "render", "compress"]);
-    assert_eq!(release[4], ["GET:/blocking", "blocking", "sleep_blocking", "sleep", "read_blocking", "read"]);
+    // A read is `recv` for the compiler, which keeps one of equal functions.
+    let [blocking @ .., read] = &*release[4] else { panic!("{release:?}") };
+    assert_eq!(blocking, ["GET:/blocking", "blocking", "sleep_blocking", "sleep", "read_blocking"]);
+    assert!(["read", "recv"].contains(&read.as_str()), "{read}");
     assert_eq!(release[5], ["GET:/starved", "starved", "await_turn", "Receiver"]);
 }
 

@@ -34,6 +34,8 @@ pub(super) fn share(requests: usize) -> usize {
 pub(super) struct Following {
     pub(super) started: Box<Started>,
     pub(super) stretches: Vec<Stretch>,
+    /// Those of the stacks of samples among them.
+    addresses: usize,
     /// Waits shorter than this are not kept, in nanoseconds.
     least: u64,
     taken: Option<TakenWait>,
@@ -81,13 +83,21 @@ type Unwound = (Arc<LeafToken>, Option<Addresses>);
 
 impl Following {
     pub(super) fn new(started: Box<Started>) -> Self {
-        Self { started, stretches: Vec::new(), least: LEAST_WAIT_NS, taken: None, poll: None, is_gone: false }
+        Self {
+            started,
+            stretches: Vec::new(),
+            addresses: 0,
+            least: LEAST_WAIT_NS,
+            taken: None,
+            poll: None,
+            is_gone: false,
+        }
     }
 
     pub(super) fn ran(&mut self, from: u64, to: u64) {
         // It has ended by now; usually that was told.
         self.end_taken_wait(from, from);
-        match self.poll.take().filter(|poll| poll.from() == from) {
+        match self.poll.take().filter(|poll| poll.from() == from && !poll.is_empty()) {
             Some(poll) => self.extend(poll.stretches(to)),
             None => self.push(Stretch { from, to, what: What::Ran(None) }),
         }
@@ -175,19 +185,14 @@ impl Following {
     /// Drops its shortest stretches until there are `most` at most. Those between the samples of a poll are all about as long
     /// as a tick: they are joined before.
     pub(super) fn keep(&mut self, most: usize) {
-        while self.stretches.len() > most || self.has_more_addresses_than(most * ADDRESSES_OF_STRETCH) {
+        while self.stretches.len() > most || self.addresses > most * ADDRESSES_OF_STRETCH {
             self.least *= 2;
             let least = self.least;
             self.stretches.dedup_by(|next, stretch| stretch.absorbs(next, least));
             self.stretches.retain(|stretch| stretch.lasts(least));
             self.stretches.shrink_to(most);
+            self.addresses = self.stretches.iter().map(Stretch::sampled_addresses).sum();
         }
-    }
-
-    fn has_more_addresses_than(&self, most: usize) -> bool {
-        // Seldom so many that they are worth counting.
-        self.stretches.len() * DEEPEST > most
-            && self.stretches.iter().map(Stretch::sampled_addresses).sum::<usize>() > most
     }
 
     /// Whether the request is gone: its end was told, or lost.
@@ -205,15 +210,20 @@ impl Following {
         let is_coarse = self.least > LEAST_WAIT_NS;
         for mut next in sampled {
             if !is_coarse || self.stretches.last_mut().is_none_or(|last| !last.absorbs(&mut next, self.least)) {
-                self.stretches.push(next);
+                self.add(next);
             }
         }
     }
 
     fn push(&mut self, stretch: Stretch) {
         if stretch.lasts(self.least) {
-            self.stretches.push(stretch);
+            self.add(stretch);
         }
+    }
+
+    fn add(&mut self, stretch: Stretch) {
+        self.addresses += stretch.sampled_addresses();
+        self.stretches.push(stretch);
     }
 }
 
@@ -384,7 +394,7 @@ pub(super) mod tests {
         let mut following = following();
         for i in 0..4_000 {
             let addresses = (0..DEEPEST as u64).map(|address| i * 1_000 + address).collect();
-            following.stretches.push(Stretch { from: i * MS, to: (i + 1) * MS, what: What::Ran(Some(addresses)) });
+            following.push(Stretch { from: i * MS, to: (i + 1) * MS, what: What::Ran(Some(addresses)) });
             following.keep(MOST_STRETCHES);
         }
         let kept: usize = following.stretches.iter().map(Stretch::sampled_addresses).sum();

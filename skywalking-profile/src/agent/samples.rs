@@ -43,6 +43,11 @@ impl OpenPoll {
         self.from
     }
 
+    /// Whether nothing is known of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
     /// Whether the stack is cut.
     pub(super) fn add(&mut self, from: u64, at: u64, stack: SampledStack, stacks: &mut Stacks) -> bool {
         let last = self.samples.last_mut().filter(|last| last.last <= at);
