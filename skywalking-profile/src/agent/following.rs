@@ -9,7 +9,6 @@ use super::samples::OpenPoll;
 use super::stacks::{Addresses, Stacks};
 use crate::await_tree::{Leaf, LeafToken};
 use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
-use crate::stack::DEEPEST;
 use crate::thread_stack::{SampledStack, ThreadSample};
 use crate::timeline::LEAST_WAIT_NS;
 
@@ -266,7 +265,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::request::{Slot, events};
-    use crate::stack::Frames;
+    use crate::stack::{DEEPEST, Frames};
     use crate::task::{Board, ProfileTask};
 
     const MS: u64 = 1_000_000;
