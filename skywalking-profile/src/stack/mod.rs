@@ -23,9 +23,9 @@ mod trim;
 pub(crate) use annotation::{Annotations, AroundPoll};
 pub(crate) use capture::{Capture, Preferred, Shown, has_room, prefer};
 pub(crate) use deferred::is_deferred;
+pub(crate) use frame::{CUT, CUT_OFF, Frame, UNKNOWN};
 #[cfg(test)]
-pub(crate) use frame::Source;
-pub(crate) use frame::{CUT, CUT_OFF, DEEPEST, Frame, UNKNOWN};
+pub(crate) use frame::{DEEPEST, Source};
 pub(crate) use stale::is_stale;
 pub use trim::Frames;
 pub(crate) use trim::{Leaf, Signatures, signatures};
