@@ -10,8 +10,8 @@ use crate::config::{self, SHORTEST_TICK};
 use crate::stack::{CUT, Unwinder};
 use crate::thread_stack::{SampledStack, Sampler, Sampling, install, sees_blocked, watch};
 
-/// On a busy machine an answer takes this long at most.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+/// Usually two milliseconds; a busy machine may let nobody run for long.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// By which signal, or why not.
 pub(super) fn try_it(settings: config::Sampling, unwinder: &mut Unwinder) -> Result<String, String> {
@@ -34,6 +34,9 @@ pub(super) fn try_it(settings: config::Sampling, unwinder: &mut Unwinder) -> Res
         while clock::now().saturating_sub(start) < clock::nanos(ANSWERED_WITHIN) {
             if let Ok(sample) = samples.try_recv() {
                 return Some(sample);
+            }
+            if sampling.is_refused() {
+                return None;
             }
             // Running, or it would not be signalled.
             (0..1_000).for_each(|_| spin_loop());

@@ -13,6 +13,8 @@ pub(crate) struct Sampling {
     is_wanted: AtomicBool,
     is_on: AtomicBool,
     is_asleep: AtomicBool,
+    /// The kernel does not let threads be signalled.
+    is_refused: AtomicBool,
     /// Whether there is reason to wake up.
     bell: Mutex<bool>,
     rung: Condvar,
@@ -38,6 +40,7 @@ impl Default for Sampling {
             is_wanted: AtomicBool::new(true),
             is_on: AtomicBool::new(false),
             is_asleep: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
             bell: Mutex::new(false),
             rung: Condvar::new(),
             losses: SamplingLosses::default(),
@@ -57,6 +60,15 @@ impl Sampling {
 
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refuse(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether signals turned out to be refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_on(&self) -> bool {

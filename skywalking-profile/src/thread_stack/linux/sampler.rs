@@ -274,6 +274,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
             // Otherwise it has ended, or too many signals are queued for this user.
             if !matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EAGAIN)) {
                 self.signal = None;
+                self.sampling.refuse();
                 static TOLD: Once = Once::new();
                 TOLD.call_once(|| {
                     warn!(
