@@ -14,7 +14,7 @@ use tracing::warn;
 use super::activity::{Activity, State};
 use super::signal;
 use super::thread::{Polled, Thread, threads};
-use super::watch::taken;
+use super::watch::{current_tid, taken};
 use crate::stack::{Image, LONGEST_COPY, Memory, Registers};
 use crate::thread_stack::{SampledStack, Sampling, ThreadSample};
 use crate::{TARGET, clock};
@@ -117,6 +117,7 @@ struct Known {
 impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
     fn run(&mut self) {
         go_first();
+        let own = Activity::of(current_tid());
         let mut idle = 0;
         let mut due = Instant::now() + self.tick;
         while self.sampling.is_on() {
@@ -129,12 +130,13 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
             if !self.sampling.wait_until(due) {
                 continue;
             }
-            let start = Instant::now();
+            let start = own.cpu_time().unwrap_or_default();
             let is_busy = self.look();
             idle = if is_busy { 0 } else { idle + 1 };
             due += self.tick;
             // However many threads there are, it takes half of a processor at most.
-            let rested = Instant::now() + start.elapsed();
+            let took = own.cpu_time().unwrap_or_default().saturating_sub(start);
+            let rested = Instant::now() + Duration::from_nanos(took);
             while due < rested {
                 due += self.tick;
                 self.lose_tick(is_busy);
@@ -379,7 +381,7 @@ mod tests {
     }
 
     fn can_be_told() -> bool {
-        Activity::of(super::super::watch::current_tid()).state() != State::Unknown
+        Activity::of(current_tid()).state() != State::Unknown
     }
 
     #[test]
