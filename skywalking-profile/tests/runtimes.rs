@@ -111,6 +111,21 @@ fn is_right_or_absent(tree: &Tree, measured: &Measured) -> Result<(), String> {
     Ok(())
 }
 
+/// What is profiled of `handler` is as `is_as_measured` wants it.
+#[track_caller]
+fn shows<F>(
+    handler: impl Fn() -> F + Clone + Send + 'static,
+    executor: fn(BoxFuture<'static, Response<()>>) -> Response<()>,
+    is_as_measured: fn(&Tree, &Measured) -> Result<(), String>,
+) where
+    F: Future<Output = Measured> + Send + 'static,
+{
+    succeeds(|| {
+        let (tree, measured) = profile_with(finely_sampled(), handler.clone(), executor);
+        is_as_measured(&tree, &measured)
+    });
+}
+
 async fn computes() -> Measured {
     let mut measured = Measured::default();
     tokio::time::sleep(ms(5)).await;
@@ -138,10 +153,7 @@ fn on_a_blocking_thread(future: BoxFuture<'static, Response<()>>) -> Response<()
 fn what_computes_is_right_on_every_runtime() {
     let _alone = alone();
     for executor in [on_workers, on_one_thread, on_a_local_set, on_a_blocking_thread] {
-        succeeds(|| {
-            let (tree, measured) = profile_with(finely_sampled(), computes, executor);
-            is_right(&tree, &measured)
-        });
+        shows(computes, executor, is_right);
     }
 }
 
@@ -157,10 +169,7 @@ fn what_computes_is_right_on_threads_that_end() {
         measured.run("third", || third(LONG));
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, on_a_new_thread);
-        is_right(&tree, &measured)
-    });
+    shows(handler, on_a_new_thread, is_right);
 }
 
 #[test]
@@ -178,10 +187,7 @@ fn what_computes_in_place_is_right() {
         });
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, on_workers);
-        is_right(&tree, &measured)
-    });
+    shows(handler, on_workers, is_right);
 }
 
 #[test]
@@ -194,10 +200,7 @@ fn another_stack_is_not_taken_for_what_was_before_or_after() {
         measured.run("third", || third(LONG));
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, block_on);
-        is_right_or_absent(&tree, &measured)
-    });
+    shows(handler, block_on, is_right_or_absent);
 }
 
 #[test]
@@ -210,10 +213,7 @@ fn another_stack_that_blocks_is_not_taken_for_what_was_before_or_after() {
         measured.run("third", || third(LONG));
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, block_on);
-        is_right_or_absent(&tree, &measured)
-    });
+    shows(handler, block_on, is_right_or_absent);
 }
 
 /// All on another stack: nothing is known of it.
@@ -296,10 +296,7 @@ fn a_poll_that_forks_is_right_and_its_child_unharmed() {
         measured.run("second", || second(LONG));
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, on_workers);
-        is_right(&tree, &measured)
-    });
+    shows(handler, on_workers, is_right);
 }
 
 #[test]
@@ -358,10 +355,7 @@ fn a_thread_that_masks_signals_is_not_taken_for_what_was_before_or_after() {
         measured.run("third", || third(LONG));
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, on_one_thread);
-        is_right_or_absent(&tree, &measured)
-    });
+    shows(handler, on_one_thread, is_right_or_absent);
 }
 
 #[test]
@@ -373,10 +367,7 @@ fn a_thread_that_masks_signals_while_it_blocks_is_seen() {
         measured.run("sleeps", sleeps);
         measured
     };
-    succeeds(|| {
-        let (tree, measured) = profile_with(finely_sampled(), handler, on_one_thread);
-        is_right(&tree, &measured)
-    });
+    shows(handler, on_one_thread, is_right);
 }
 
 #[inline(never)]

@@ -10,8 +10,7 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skywalking_profile::ProfileConfig;
-use support::{ms, on_one_thread, profile_with, succeeds};
+use support::{finely_sampled, ms, on_one_thread, profile_with, succeeds};
 
 const LONG: Duration = Duration::from_millis(60);
 
@@ -56,7 +55,6 @@ fn what_a_process_without_privileges_does_is_seen() {
     if File::open(env::current_exe().unwrap()).is_err() {
         return;
     }
-    let config = ProfileConfig::new("test").unwrap().sampling_tick(ms(1)).unwrap();
     let handler = || async {
         tokio::time::sleep(ms(50)).await;
         waits().await;
@@ -64,7 +62,7 @@ fn what_a_process_without_privileges_does_is_seen() {
         sleeps();
     };
     succeeds(|| {
-        let (tree, ()) = profile_with(config.clone(), handler, on_one_thread);
+        let (tree, ()) = profile_with(finely_sampled(), handler, on_one_thread);
         let is_seen = |name| tree.time_of(name).abs_diff(LONG) <= LATE;
         // The kernel does not tell who blocks.
         let is_right = tree.time_of("unprivileged::sleeps") <= LONG + LATE;
