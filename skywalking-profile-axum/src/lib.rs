@@ -38,7 +38,8 @@ use http::Extensions;
 use tower_layer::Layer;
 
 pub use skywalking_profile::{
-    ConfigError, Frames, Profile, ProfileConfig, ProfileNode, ProfileTask, ProfileTree, TaskError,
+    ConfigError, Frames, InCurrentRequest, InRequest, Profile, ProfileConfig, ProfileNode, ProfileTask, ProfileTree,
+    TaskError, spawn, spawn_blocking,
 };
 
 #[cfg(feature = "tracing-spans")]

@@ -77,6 +77,7 @@ mod request;
 mod self_test;
 #[cfg(feature = "tracing-spans")]
 mod spans;
+mod spawn;
 mod stack;
 mod sync;
 mod task;
@@ -90,6 +91,7 @@ pub use error::ConfigError;
 pub use layer::{Profile, ProfileLayer, ResponseBody, ResponseFuture};
 #[cfg(feature = "tracing-spans")]
 pub use spans::SpanLayer;
+pub use spawn::{InCurrentRequest, InRequest, spawn, spawn_blocking};
 pub use stack::Frames;
 pub use task::{ProfileTask, TaskError};
 pub use tree::{ProfileNode, ProfileTree};
