@@ -38,6 +38,7 @@ pub struct ProfileConfig {
     pub(crate) active: bool,
     pub(crate) task_interval: Duration,
     pub(crate) frames: Frames,
+    pub(crate) lanes: usize,
     pub(crate) sampling: Sampling,
     pub(crate) on_profile: Option<OnProfile>,
 }
@@ -73,6 +74,7 @@ impl ProfileConfig {
             active: true,
             task_interval: Duration::from_secs(5),
             frames: Frames::default(),
+            lanes: 5,
             sampling: Sampling::default(),
             on_profile: None,
         })
@@ -186,6 +188,16 @@ impl ProfileConfig {
         self
     }
 
+    /// How many segments a profiled request may have besides its own, for what it does at the same time: the branches of a
+    /// `join!`, other tasks, blocking closures. One segment holds any number of spans that follow one another; where more than
+    /// so many run at once the longest are shown, and the tag `profile.spans_left_out` counts the others. `0` shows none.
+    /// Default: 5, as the OAP lists the newest 200 segments of a task.
+    #[must_use]
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
     /// Whether thread stacks are sampled while a followed request is being polled, to show where it computes or blocks its
     /// thread. `false` leaves that as `[running]`, and starts no further thread, reads no other thread's stack and uses no
     /// signal. Default: `true`.
@@ -247,6 +259,7 @@ impl fmt::Debug for ProfileConfig {
             .field("active", &self.active)
             .field("task_interval", &self.task_interval)
             .field("frames", &self.frames)
+            .field("lanes", &self.lanes)
             .field("sampling", &self.sampling)
             .finish_non_exhaustive()
     }

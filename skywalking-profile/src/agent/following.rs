@@ -1,279 +1,117 @@
-//! The agent's side of one followed request: its timeline so far.
+//! The agent's side of one followed request: its strands.
 
-use std::mem;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::awaited::{self, Awaited};
-use super::samples::OpenPoll;
-use super::stacks::{Addresses, Stacks};
-use crate::await_tree::{Leaf, LeafToken};
-use crate::request::{MOST_FOLLOWED, OpenWait, Pause, Started, WaitFor};
-use crate::thread_stack::{SampledStack, ThreadSample};
+use super::stacks::Stacks;
+use super::track::Track;
+use crate::request::{Began, Left, MOST_FOLLOWED, Started, Wake};
 use crate::timeline::LEAST_WAIT_NS;
 
 /// Stretches kept of one request, some 2 MB: more than are ever sent.
-const MOST_STRETCHES: usize = 20_000;
+pub(super) const MOST_STRETCHES: usize = 20_000;
 
-/// Stretches kept of all requests together, some 40 MB, and at worst four times that, if each wait is for several leaves
-/// that woke; each request has its share, of 40 at least.
+/// Stretches kept of all strands together, some 40 MB, and at worst four times that, if each wait is for several leaves
+/// that woke; each strand has its share, of 40 at least.
 const ALL_STRETCHES: usize = 40 * MOST_FOLLOWED;
 
-/// Addresses that are kept for each stretch. What computes is seldom seen at one place twice: most of its samples have a
-/// stack of their own.
-const ADDRESSES_OF_STRETCH: usize = 20;
-
-/// How many stretches each of so many requests may have.
-pub(super) fn share(requests: usize) -> usize {
-    (ALL_STRETCHES / requests.max(1)).min(MOST_STRETCHES)
+/// How many stretches each of so many strands may have.
+pub(super) fn share(strands: usize) -> usize {
+    (ALL_STRETCHES / strands.max(1)).min(MOST_STRETCHES)
 }
 
 /// A request that is followed and has not ended.
 #[derive(Debug)]
 pub(super) struct Following {
     pub(super) started: Box<Started>,
-    pub(super) stretches: Vec<Stretch>,
-    /// Those of the stacks of samples among them.
-    addresses: usize,
-    /// Waits shorter than this are not kept, in nanoseconds.
-    least: u64,
-    taken: Option<TakenWait>,
-    /// The poll that the latest sample was taken in.
-    poll: Option<OpenPoll>,
+    /// Of its own future.
+    pub(super) own: Track,
+    /// What it had done elsewhere, by the numbers of the strands.
+    pub(super) children: HashMap<u64, Child>,
     /// The request is gone without a word: its end was lost in a full queue, unless it is still in there.
     pub(super) is_gone: bool,
 }
 
-/// A stretch of a request, by [`clock::now`](crate::clock::now).
+/// A strand of a request beside its own future.
 #[derive(Debug)]
-pub(super) struct Stretch {
-    pub(super) from: u64,
-    pub(super) to: u64,
-    pub(super) what: What,
+pub(super) struct Child {
+    pub(super) began: Box<Began>,
+    pub(super) track: Track,
+    /// When it ended, and how.
+    pub(super) left: Option<(u64, Left)>,
 }
-
-/// What a request did for a stretch.
-#[derive(Debug)]
-pub(super) enum What {
-    /// It was being polled, with this stack if there is a sample.
-    Ran(Option<Addresses>),
-    Awaited(Awaited),
-    /// What it awaited, or something else, had woken it: it waited for a worker.
-    Scheduled(Awaited),
-    Paused(Pause),
-}
-
-/// A wait whose end the request will tell.
-#[derive(Debug)]
-struct TakenWait {
-    from: u64,
-    what: TakenFor,
-}
-
-/// As [`WaitFor`], with its captures unwound.
-#[derive(Debug)]
-enum TakenFor {
-    Leaves(Vec<Unwound>),
-    Pause(Pause),
-}
-
-/// A leaf with its capture unwound; `None` if there was none.
-type Unwound = (Arc<LeafToken>, Option<Addresses>);
 
 impl Following {
     pub(super) fn new(started: Box<Started>) -> Self {
-        Self {
-            started,
-            stretches: Vec::new(),
-            addresses: 0,
-            least: LEAST_WAIT_NS,
-            taken: None,
-            poll: None,
-            is_gone: false,
+        let own = Track::new(started.strand.clone(), started.slot.clone());
+        Self { started, own, children: HashMap::new(), is_gone: false }
+    }
+
+    pub(super) fn began(&mut self, began: Box<Began>) {
+        let track = Track::new(began.strand.clone(), began.slot.clone());
+        self.children.insert(began.strand.id.number, Child { began, track, left: None });
+    }
+
+    pub(super) fn left(&mut self, strand: u64, at: u64, how: Left, untold: &[Wake]) {
+        if how == Left::Inline {
+            self.children.remove(&strand);
+        } else if let Some(child) = self.children.get_mut(&strand) {
+            child.track.end(untold);
+            child.left = Some((at, how));
         }
     }
 
-    pub(super) fn ran(&mut self, from: u64, to: u64) {
-        // It has ended by now; usually that was told.
-        self.end_taken_wait(from, from);
-        match self.poll.take().filter(|poll| poll.from() == from && !poll.is_empty()) {
-            Some(poll) => self.extend(poll.stretches(to)),
-            None => self.push(Stretch { from, to, what: What::Ran(None) }),
-        }
-    }
-
-    /// A sample was taken while the request was being polled; false if it comes too late.
-    pub(super) fn sampled(&mut self, sample: ThreadSample, stacks: &mut Stacks) -> bool {
-        if self.stretches.last().is_some_and(|last| sample.since < last.to) {
-            return false;
-        }
-        let poll = match &mut self.poll {
-            Some(poll) if poll.from() == sample.since => poll,
-            poll => poll.insert(OpenPoll::new(sample.since)),
-        };
+    /// It is looked at no more; its strands are shown until `to`.
+    pub(super) fn cut(&mut self, to: u64, stacks: &mut Stacks) {
         let losses = &self.started.task.losses;
-        losses.samples.fetch_add((!matches!(sample.stack, SampledStack::Unknown)).into(), Ordering::Relaxed);
-        let is_cut = poll.add(sample.from, sample.at, sample.stack, stacks);
-        losses.cut_samples.fetch_add(is_cut.into(), Ordering::Relaxed);
-        true
-    }
-
-    /// The poll that goes on, if there are samples of it, is taken to end.
-    pub(super) fn end_open_poll(&mut self, to: u64) {
-        let is_over = |poll: &OpenPoll| self.stretches.last().is_some_and(|last| poll.from() < last.to);
-        if let Some(poll) = self.poll.take().filter(|poll| !is_over(poll)) {
-            self.extend(poll.stretches(to));
+        self.own.cut(to, stacks, losses);
+        for child in self.children.values_mut().filter(|child| child.left.is_none()) {
+            child.track.cut(to, stacks, losses);
         }
     }
 
-    /// The request has told a whole wait: from `ready` on it waited for a worker.
-    pub(super) fn waited(&mut self, wait: OpenWait, ready: u64, to: u64, stacks: &mut Stacks) {
-        self.end_taken_wait(wait.from, wait.from);
-        self.take(wait, stacks);
-        self.end_taken_wait(ready, to);
+    /// What its strands wait for is taken if they do so since before `before`.
+    pub(super) fn take_open_waits(&mut self, before: u64, stacks: &mut Stacks) {
+        self.tracks().for_each(|track| track.take_open_wait(before, stacks));
     }
 
-    /// Takes the open wait if it began before `before`, so that its images can be freed.
-    pub(super) fn take_open_wait(&mut self, before: u64, stacks: &mut Stacks) {
-        if self.taken.is_some() {
-            return;
-        }
-        if let Some(wait) = self.started.slot.take_older(before) {
-            self.take(*wait, stacks);
-        }
-    }
-
-    /// Frees the wait's images.
-    fn take(&mut self, wait: OpenWait, stacks: &mut Stacks) {
-        let mut unwound = |leaf: Leaf| (leaf.token, leaf.capture.map(|capture| stacks.addresses(&capture)));
-        let what = match wait.what {
-            WaitFor::Pause(pause) => TakenFor::Pause(pause),
-            WaitFor::Leaves(leaves) => TakenFor::Leaves(leaves.into_iter().map(&mut unwound).collect()),
-        };
-        self.taken = Some(TakenWait { from: wait.from, what });
-    }
-
-    /// The wait that was taken, if any, has ended, or is taken to: from `ready` on it was for a worker.
-    pub(super) fn end_taken_wait(&mut self, ready: u64, to: u64) {
-        let Some(TakenWait { from, what }) = self.taken.take() else { return };
-        let leaves = match what {
-            TakenFor::Pause(pause) => return self.push(Stretch { from, to, what: What::Paused(pause) }),
-            TakenFor::Leaves(leaves) => leaves,
-        };
-        if to.saturating_sub(from) < self.least {
-            return;
-        }
-        let awaited = awaited(leaves, to);
-        if !awaited.has_stack() {
-            self.started.task.losses.stackless.fetch_add(1, Ordering::Relaxed);
-        }
-        let ready = ready.max(from);
-        if to.saturating_sub(ready) < self.least {
-            return self.push(Stretch { from, to, what: What::Awaited(awaited) });
-        }
-        self.push(Stretch { from, to: ready, what: What::Awaited(awaited.clone()) });
-        self.push(Stretch { from: ready, to, what: What::Scheduled(awaited) });
-    }
-
-    /// The wait that was taken, if any, goes on, and is shown until `to`.
-    pub(super) fn cut_taken_wait(&mut self, to: u64) {
-        let woken = self.started.first_wake.at();
-        self.end_taken_wait(woken.unwrap_or(to), to);
-    }
-
-    /// Drops its shortest stretches until there are `most` at most. Those between the samples of a poll are all about as long
-    /// as a tick: they are joined before.
+    /// Drops the shortest stretches of its strands until each has `most` at most.
     pub(super) fn keep(&mut self, most: usize) {
-        while self.stretches.len() > most || self.addresses > most * ADDRESSES_OF_STRETCH {
-            self.least *= 2;
-            let least = self.least;
-            self.stretches.dedup_by(|next, stretch| stretch.absorbs(next, least));
-            self.stretches.retain(|stretch| stretch.lasts(least));
-            self.stretches.shrink_to(most);
-            self.addresses = self.stretches.iter().map(Stretch::sampled_addresses).sum();
-        }
+        self.tracks().for_each(|track| track.keep(most));
     }
 
     /// Whether the request is gone: its end was told, or lost.
     pub(super) fn has_left(&self) -> bool {
-        Arc::strong_count(&self.started.slot) == 1
+        self.own.has_left()
     }
 
     /// Waits shorter than this were not kept, in nanoseconds.
     pub(super) fn least(&self) -> u64 {
-        self.least
+        let children = self.children.values().map(|child| child.track.least());
+        children.chain([self.own.least()]).max().unwrap_or(LEAST_WAIT_NS)
     }
 
-    /// Adds those of a poll. Where short ones are not kept any more they are joined at once.
-    fn extend(&mut self, sampled: impl Iterator<Item = Stretch>) {
-        let is_coarse = self.least > LEAST_WAIT_NS;
-        for mut next in sampled {
-            if !is_coarse || self.stretches.last_mut().is_none_or(|last| !last.absorbs(&mut next, self.least)) {
-                self.add(next);
-            }
-        }
+    fn tracks(&mut self) -> impl Iterator<Item = &mut Track> {
+        [&mut self.own].into_iter().chain(self.children.values_mut().map(|child| &mut child.track))
     }
-
-    fn push(&mut self, stretch: Stretch) {
-        if stretch.lasts(self.least) {
-            self.add(stretch);
-        }
-    }
-
-    fn add(&mut self, stretch: Stretch) {
-        self.addresses += stretch.sampled_addresses();
-        self.stretches.push(stretch);
-    }
-}
-
-impl Stretch {
-    /// Whether it is worth showing where waits are from `least` on: polls are from half of that.
-    fn lasts(&self, least: u64) -> bool {
-        let least = if matches!(self.what, What::Ran(_)) { least / 2 } else { least };
-        self.to.saturating_sub(self.from) >= least
-    }
-
-    fn sampled_addresses(&self) -> usize {
-        if let What::Ran(Some(addresses)) = &self.what { addresses.len() } else { 0 }
-    }
-
-    /// Goes on to the end of `next`, as the longer of the two, if both are of the samples of one poll and this one alone is
-    /// not worth showing.
-    fn absorbs(&mut self, next: &mut Self, least: u64) -> bool {
-        let are_sampled = matches!((&self.what, &next.what), (What::Ran(Some(_)), What::Ran(Some(_))));
-        if !are_sampled || self.to != next.from || self.lasts(least) {
-            return false;
-        }
-        if next.to - next.from > self.to - self.from {
-            mem::swap(&mut self.what, &mut next.what);
-        }
-        self.to = next.to;
-        true
-    }
-}
-
-/// What a wait that lasted until `to` was for.
-fn awaited(leaves: Vec<Unwound>, to: u64) -> Awaited {
-    let candidate =
-        |(token, addresses): Unwound| awaited::Leaf { woken: token.woken_at().filter(|at| *at <= to), addresses };
-    Awaited::of(&leaves.into_iter().map(candidate).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::sync::Arc;
+    use std::time::SystemTime;
 
     use super::*;
-    use crate::request::{Slot, events};
-    use crate::stack::{DEEPEST, Frames};
+    use crate::await_tree::{Strand, StrandId};
+    use crate::request::{Lineage, Slot, events};
     use crate::task::{Board, ProfileTask};
 
-    const MS: u64 = 1_000_000;
-
     pub(in crate::agent) fn following() -> Following {
+        let (events, _queue) = events();
+        let task = Board::default().put_up(ProfileTask::new("GET:/"));
         Following::new(Box::new(Started {
-            request: 0,
-            task: Board::default().put_up(ProfileTask::new("GET:/")),
+            strand: Arc::new(Strand::new(StrandId::of_request())),
+            task: Arc::clone(&task),
             at: 0,
             wall: SystemTime::now(),
             method: http::Method::GET,
@@ -281,123 +119,9 @@ pub(super) mod tests {
             path: "/".to_owned(),
             parent: None,
             slot: Arc::new(Slot::new()),
-            first_wake: Arc::default(),
-            lost: Arc::default(),
-            _place: events().0.place().unwrap(),
+            _place: events.place().unwrap(),
+            lineage: Arc::new(Lineage::new(task, events)),
         }))
-    }
-
-    fn waits(following: &mut Following, from: u64, to: u64) {
-        waits_until_ready(following, from, to, to);
-    }
-
-    fn waits_until_ready(following: &mut Following, from: u64, ready: u64, to: u64) {
-        let wait = OpenWait { from, what: WaitFor::Leaves(Vec::new()) };
-        following.waited(wait, ready, to, &mut Stacks::new(Frames::default()));
-    }
-
-    #[test]
-    fn an_endless_request_keeps_its_longest_waits() {
-        let (mut following, mut at) = (following(), 0);
-        // An hour and more.
-        for i in 0..1_000_000 {
-            let length = if i % 1_000 == 0 { 100 * MS } else { MS + i % MS };
-            waits(&mut following, at, at + length);
-            at += length + 1;
-            following.keep(share(1));
-            assert!(following.stretches.len() <= MOST_STRETCHES);
-        }
-        assert!(Duration::from_nanos(at) > Duration::from_secs(20 * 60));
-        let longest = following.stretches.iter().filter(|stretch| stretch.to - stretch.from == 100 * MS);
-        assert_eq!(longest.count(), 1_000);
-        assert!(following.least() > LEAST_WAIT_NS, "that short waits are missing is known");
-    }
-
-    #[test]
-    fn a_wait_is_for_a_worker_from_the_wake_on() {
-        splits([(10, 20, 30)], &["awaited 10..20", "scheduled 20..30"]);
-        splits([(10, 30, 30)], &["awaited 10..30"]);
-        // It was ready before its poll ended, or is said to have been after the next one began.
-        splits([(10, 10, 30), (40, 35, 50)], &["scheduled 10..30", "scheduled 40..50"]);
-        splits([(10, 35, 30)], &["awaited 10..30"]);
-    }
-
-    #[test]
-    fn a_part_of_a_wait_is_shown_only_if_it_is_long_enough() {
-        let us = 1_000;
-        let split = |from, ready, to| {
-            let mut following = following();
-            waits_until_ready(&mut following, from, ready, to);
-            shown(&following, us)
-        };
-        assert_eq!(split(0, 5_000 * us, 5_999 * us), ["awaited 0..5999"]);
-        assert_eq!(split(0, 999 * us, 5_000 * us), ["scheduled 999..5000"]);
-        assert_eq!(split(0, 600 * us, 1_200 * us), ["awaited 0..1200"]);
-        assert!(split(0, 400 * us, 800 * us).is_empty());
-    }
-
-    #[test]
-    fn of_a_pause_nothing_is_for_a_worker() {
-        let mut following = following();
-        let pause = OpenWait { from: 10 * MS, what: WaitFor::Pause(Pause::Peer) };
-        following.waited(pause, 20 * MS, 30 * MS, &mut Stacks::new(Frames::default()));
-        assert_eq!(shown(&following, MS), ["paused 10..30"]);
-    }
-
-    /// Waits from, ready and until so many milliseconds.
-    #[track_caller]
-    fn splits<const N: usize>(waits: [(u64, u64, u64); N], expected: &[&str]) {
-        let mut following = following();
-        for (from, ready, to) in waits {
-            waits_until_ready(&mut following, from * MS, ready * MS, to * MS);
-        }
-        assert_eq!(shown(&following, MS), expected);
-    }
-
-    fn shown(following: &Following, unit: u64) -> Vec<String> {
-        let shown = |Stretch { from, to, what }: &Stretch| {
-            let what = match what {
-                What::Ran(_) => "ran",
-                What::Awaited(_) => "awaited",
-                What::Scheduled(_) => "scheduled",
-                What::Paused(_) => "paused",
-            };
-            format!("{what} {}..{}", from / unit, to / unit)
-        };
-        following.stretches.iter().map(shown).collect()
-    }
-
-    #[test]
-    fn what_an_endless_request_computes_keeps_its_time() {
-        let mut following = following();
-        // A sample at each tick, of one function or the other.
-        let mut at = 0;
-        for i in 0..10 * MOST_STRETCHES as u64 {
-            let to = at + 1_927_000 + i * 7_919 % 1_000;
-            following.extend([Stretch { from: at, to, what: What::Ran(Some([i % 2].into())) }].into_iter());
-            at = to;
-            following.keep(share(1));
-            assert!(following.stretches.len() <= MOST_STRETCHES);
-        }
-        let mut shown = [0, 0];
-        for stretch in &following.stretches {
-            let What::Ran(Some(addresses)) = &stretch.what else { panic!("{stretch:?}") };
-            shown[addresses[0] as usize] += stretch.to - stretch.from;
-        }
-        assert!(at - (shown[0] + shown[1]) < at / 1_000, "{shown:?} of {at}");
-        assert!(shown[0].abs_diff(shown[1]) < at / 10, "{shown:?} of {at}");
-    }
-
-    #[test]
-    fn stacks_that_are_all_different_are_bounded() {
-        let mut following = following();
-        for i in 0..4_000 {
-            let addresses = (0..DEEPEST as u64).map(|address| i * 1_000 + address).collect();
-            following.push(Stretch { from: i * MS, to: (i + 1) * MS, what: What::Ran(Some(addresses)) });
-            following.keep(MOST_STRETCHES);
-        }
-        let kept: usize = following.stretches.iter().map(Stretch::sampled_addresses).sum();
-        assert!((1..=MOST_STRETCHES * ADDRESSES_OF_STRETCH).contains(&kept), "{kept}");
     }
 
     #[test]
@@ -406,20 +130,5 @@ pub(super) mod tests {
             assert!((40..=MOST_STRETCHES).contains(&share(requests)));
             assert!(share(requests) * requests <= ALL_STRETCHES);
         }
-    }
-
-    #[test]
-    fn a_wait_is_taken_once_it_is_old_and_ends_when_the_request_says_so() {
-        let (mut following, mut stacks) = (following(), Stacks::new(Frames::default()));
-        let slot = Arc::clone(&following.started.slot);
-        slot.put(5 * MS, Box::new(OpenWait { from: 5 * MS, what: WaitFor::Pause(Pause::Peer) }));
-        following.take_open_wait(5 * MS, &mut stacks);
-        assert!(following.taken.is_none(), "it is too young");
-        following.take_open_wait(6 * MS, &mut stacks);
-        assert!(slot.take().is_none());
-        following.end_taken_wait(9 * MS, 9 * MS);
-        let [stretch] = &*following.stretches else { panic!("{:?}", following.stretches) };
-        assert_eq!((stretch.from, stretch.to), (5 * MS, 9 * MS));
-        assert!(matches!(stretch.what, What::Paused(Pause::Peer)));
     }
 }

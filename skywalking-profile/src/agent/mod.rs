@@ -1,17 +1,21 @@
 //! The agent: one thread, with a runtime of its own, that everything after a capture happens on.
 //!
-//! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the timeline of each followed request,
-//! [`awaited`] what its waits were for; [`samples`] where it ran;
-//! [`stacks`] names its stacks, [`visits`] chooses among them; [`sample`] makes the report that the backend sends. [`ticks`]
-//! has threads sampled meanwhile.
+//! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the strands of each followed request,
+//! [`track`] the timeline of each: [`lines`] what it awaited, [`samples`] where it ran. [`critical`] finds what was waited for
+//! in the end, [`visits`] puts the strands together, [`stacks`] names their stacks; [`sample`] makes the report that the backend sends, [`lanes`]
+//! what it has besides of what the request did beside. [`ticks`] has threads sampled meanwhile.
 
-mod awaited;
+mod critical;
 mod following;
+mod lanes;
+mod lines;
 mod run;
 mod sample;
 mod samples;
+mod signatures;
 mod stacks;
 mod ticks;
+mod track;
 mod visits;
 
 use std::fmt;
@@ -168,7 +172,7 @@ fn work(
     };
     let _closes = ClosesBoard(Arc::clone(&board));
     runtime.block_on(async move {
-        let run = Run::new(config.frames, probe, board, queue, Ticks::new(config.sampling, events));
+        let run = Run::new(config.frames, config.lanes, probe, board, queue, Ticks::new(config.sampling, events));
         match config.backend_service.clone().map(|address| Oap::new(&config, address)) {
             None => run.with(Embedded::new(config.on_profile), orders).await,
             Some(Ok(oap)) => run.discovering().with(oap, orders).await,

@@ -14,15 +14,16 @@ use tracing::{info, warn};
 
 use super::Order;
 use super::following::{Following, share};
-use super::sample::sample;
+use super::sample::{list_uncovered, sample};
 use super::stacks::Stacks;
 use super::ticks::Ticks;
+use super::track::Track;
 use crate::backend::{Backend, News, Port, Report, Spool, spool};
-use crate::request::{Ended, Event, EventQueue, QUEUED};
+use crate::request::{Ended, Event, EventQueue, Left, QUEUED};
 use crate::self_test::{self, Found, Probe};
 use crate::stack::Frames;
-use crate::task::{ActiveTask, Board, MOST_ENDPOINTS, Origin, ProfileTask};
-use crate::trace::{Segment, WallClock};
+use crate::task::{ActiveTask, Board, Losses, MOST_ENDPOINTS, Origin, ProfileTask};
+use crate::trace::Segment;
 use crate::{TARGET, clock};
 
 /// Endpoints that are named when none of a task's was seen.
@@ -43,11 +44,16 @@ pub(super) struct Run {
     board: Arc<Board>,
     queue: EventQueue,
     stacks: Stacks,
+    /// The most segments besides its own that a request may have.
+    lanes: usize,
     ticks: Ticks,
     tasks: Vec<RunningTask>,
     /// Tasks of the OAP whose start time has not come.
     scheduled: Vec<(u64, ProfileTask)>,
+    /// By the number of the request's own strand.
     following: HashMap<u64, Following>,
+    /// The requests of the other strands.
+    owners: HashMap<u64, u64>,
     /// When discovery goes on, if it rests.
     discovery_due: Option<u64>,
     reports: Option<Spool>,
@@ -62,16 +68,25 @@ struct RunningTask {
 }
 
 impl Run {
-    pub(super) fn new(shown: Frames, probe: Probe, board: Arc<Board>, queue: EventQueue, ticks: Ticks) -> Self {
+    pub(super) fn new(
+        shown: Frames,
+        lanes: usize,
+        probe: Probe,
+        board: Arc<Board>,
+        queue: EventQueue,
+        ticks: Ticks,
+    ) -> Self {
         Self {
             probe,
             board,
             queue,
             stacks: Stacks::new(shown),
+            lanes,
             ticks,
             tasks: Vec::new(),
             scheduled: Vec::new(),
             following: HashMap::new(),
+            owners: HashMap::new(),
             discovery_due: None,
             reports: None,
             swept: 0,
@@ -176,61 +191,88 @@ impl Run {
     /// Looks at each followed request: bounds its timeline, frees the images of a wait that lasts, and drops what is known
     /// of requests whose end was lost.
     fn sweep(&mut self, now: u64) {
-        let share = share(self.following.len());
+        let share = share(self.following.len() + self.owners.len());
         let stacks = &mut self.stacks;
-        self.following.retain(|_, following| {
+        let mut gone = Vec::new();
+        for (request, following) in &mut self.following {
             following.keep(share);
             let period = following.started.task.task.dump_period.min(LONGEST_HELD);
-            following.take_open_wait(now.saturating_sub(clock::nanos(period)), stacks);
+            following.take_open_waits(now.saturating_sub(clock::nanos(period)), stacks);
             // Its last event was queued before, and what the queue held has been read since the last sweep.
             let is_gone = following.has_left();
-            let was_gone = std::mem::replace(&mut following.is_gone, is_gone);
-            if was_gone {
-                following.started.task.give_back();
+            if std::mem::replace(&mut following.is_gone, is_gone) {
+                gone.push(*request);
             }
-            !was_gone
-        });
+        }
+        for following in gone.into_iter().filter_map(|request| self.forget(request)) {
+            following.started.task.give_back();
+        }
+    }
+
+    fn forget(&mut self, request: u64) -> Option<Following> {
+        let following = self.following.remove(&request)?;
+        for strand in following.children.keys() {
+            self.owners.remove(strand);
+        }
+        Some(following)
     }
 
     fn handle(&mut self, event: Event) {
-        let Self { following, stacks, ticks, .. } = self;
+        let Self { following, owners, stacks, ticks, .. } = self;
         match event {
             Event::Started(started) => {
                 // A task that has ended looks at no request any more.
                 if !started.task.has_ended() {
-                    following.insert(started.request, Following::new(started));
+                    following.insert(started.strand.id.request, Following::new(started));
                 }
             }
-            Event::Ran { request, from, to } => {
-                if let Some(following) = following.get_mut(&request) {
-                    following.ran(from, to);
+            Event::Began(began) => {
+                let id = began.strand.id;
+                if let Some(following) = following.get_mut(&id.request) {
+                    owners.insert(id.number, id.request);
+                    following.began(began);
                 }
             }
-            Event::Waited { request, wait, ready, to } => {
-                if let Some(following) = following.get_mut(&request) {
-                    following.waited(*wait, ready, to, stacks);
+            Event::Ran { strand, from, to } => {
+                if let Some((track, losses)) = track(following, owners, strand) {
+                    track.ran(from, to, losses);
                 }
             }
-            Event::WaitEnded { request, ready, to } => {
-                if let Some(following) = following.get_mut(&request) {
-                    following.end_taken_wait(ready, to);
+            Event::Waited { strand, wait, ready, to } => {
+                if let Some((track, losses)) = track(following, owners, strand) {
+                    track.waited(*wait, ready, to, stacks, losses);
+                }
+            }
+            Event::WaitEnded { strand, ready, to } => {
+                if let Some((track, losses)) = track(following, owners, strand) {
+                    track.end_taken_wait(ready, to, losses);
                 }
             }
             Event::Sampled(sample) => {
-                if let Some(following) = following.get_mut(&sample.request)
-                    && !following.sampled(sample, stacks)
+                if let Some((track, losses)) = track(following, owners, sample.strand)
+                    && !track.sampled(sample, stacks, losses)
                 {
                     ticks.lose();
                 }
             }
+            Event::Left { strand, at, how, untold } => {
+                if let Some(following) = owners.get(&strand).and_then(|request| following.get_mut(request)) {
+                    following.left(strand, at, how, &untold);
+                    if how == Left::Inline {
+                        owners.remove(&strand);
+                    }
+                }
+            }
             Event::Ended(ended) => {
-                if let Some(following) = following.remove(&ended.request) {
+                if let Some(mut following) = self.forget(ended.request) {
+                    following.own.end(&ended.untold);
+                    following.cut(ended.at, &mut self.stacks);
                     self.ended(&following, &ended);
                 }
             }
             Event::Discovered { endpoint, started, took_ns, status } => {
-                let mut segment = Segment::new(Arc::clone(&endpoint), WallClock::from(started), took_ns, None);
-                segment.set_status(status);
+                let mut segment = Segment::new(Arc::clone(&endpoint), started, took_ns, None);
+                segment.first.set_status(status);
                 if !self.report(Report::Discovery(Box::new(segment))) {
                     self.board.forget_endpoint(&endpoint);
                 }
@@ -317,8 +359,9 @@ impl Run {
     fn finish(&mut self, RunningTask { active, .. }: RunningTask, why: &str) {
         self.board.take_down(&active);
         let now = clock::now();
-        let is_of_task = |_: &u64, following: &mut Following| Arc::ptr_eq(&following.started.task, &active);
-        let mut unfinished: Vec<_> = self.following.extract_if(is_of_task).map(|(_, following)| following).collect();
+        let is_of_task = |(_, following): &(&u64, &Following)| Arc::ptr_eq(&following.started.task, &active);
+        let unfinished: Vec<u64> = self.following.iter().filter(is_of_task).map(|(request, _)| *request).collect();
+        let mut unfinished: Vec<_> = unfinished.into_iter().filter_map(|request| self.forget(request)).collect();
         // A request that hangs is just what was looked for; the longer, the more.
         unfinished.sort_by_key(|following| following.started.at);
         for mut following in unfinished {
@@ -327,10 +370,8 @@ impl Run {
                 continue;
             }
             // Whether it is kept or not: its images are freed.
-            following.take_open_wait(now, &mut self.stacks);
+            following.cut(now, &mut self.stacks);
             if !active.is_complete() && active.keeps(Duration::from_nanos(now.saturating_sub(following.started.at))) {
-                following.cut_taken_wait(now);
-                following.end_open_poll(now);
                 self.report_sample(&following, now, None);
             }
         }
@@ -346,8 +387,11 @@ impl Run {
             not_followed = losses.unfollowed.load(Ordering::Relaxed),
             no_room_to_report = losses.unreported.load(Ordering::Relaxed),
             without_shortest_waits = losses.coarsened.load(Ordering::Relaxed),
+            unfollowed_tasks = losses.children.load(Ordering::Relaxed),
+            uncovered = list_uncovered(&losses.uncovered()),
             waits_without_stack = losses.stackless.load(Ordering::Relaxed),
             lost_events = losses.events.load(Ordering::Relaxed),
+            spans_left_out = losses.spans.load(Ordering::Relaxed),
             samples = losses.samples.load(Ordering::Relaxed),
             cut_samples = losses.cut_samples.load(Ordering::Relaxed),
             missed_samples = sampling.ticks.swap(0, Ordering::Relaxed),
@@ -376,7 +420,7 @@ impl Run {
     }
 
     fn report_sample(&mut self, following: &Following, end: u64, ended: Option<&Ended>) {
-        let sample = sample(following, end, ended, &mut self.stacks);
+        let sample = sample(following, end, ended, self.lanes, &mut self.stacks);
         if !self.report(Report::Sample(Box::new(sample))) {
             following.started.task.losses.unreported.fetch_add(1, Ordering::Relaxed);
         }
@@ -386,6 +430,17 @@ impl Run {
     fn report(&self, report: Report) -> bool {
         self.reports.as_ref().is_some_and(|spool| spool.put(report))
     }
+}
+
+/// A strand of a request that is followed, and what is not seen of its task's.
+fn track<'a>(
+    following: &'a mut HashMap<u64, Following>,
+    owners: &HashMap<u64, u64>,
+    strand: u64,
+) -> Option<(&'a mut Track, &'a Losses)> {
+    let Following { started, own, children, .. } = following.get_mut(owners.get(&strand).unwrap_or(&strand))?;
+    let track = if started.strand.id.number == strand { own } else { &mut children.get_mut(&strand)?.track };
+    Some((track, &started.task.losses))
 }
 
 /// What the self-test found, once it is known, and once only.
@@ -411,7 +466,7 @@ mod tests {
     fn run() -> (Run, Events, Arc<ActiveTask>) {
         let (events, queue) = events();
         let ticks = Ticks::new(Sampling::default(), events.clone());
-        let mut run = Run::new(Frames::default(), self_test::probe, Arc::default(), queue, ticks);
+        let mut run = Run::new(Frames::default(), 5, self_test::probe, Arc::default(), queue, ticks);
         let task = run.board.put_up(ProfileTask::new("GET:/").samples(u64::MAX));
         run.track(Arc::clone(&task));
         (run, events, task)

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::mem;
 
-use super::following::{Stretch, What};
 use super::stacks::{Addresses, Stacks};
+use super::track::{Stretch, What};
 use crate::stack::CUT;
 use crate::thread_stack::SampledStack;
 

@@ -1,11 +1,11 @@
 //! From images to code signatures.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::awaited::Branch;
+use super::lines::Branch;
 use crate::stack::{
-    Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Signatures, Symbolizer, Unwinder, is_deferred, is_stale,
+    Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Symbolizer, Unwinder, is_stale, nature, polls_many,
     signatures,
 };
 
@@ -15,6 +15,7 @@ pub(super) struct Stacks {
     shown: Frames,
     unwinder: Option<Unwinder>,
     shared: HashSet<Addresses>,
+    named: HashMap<(Addresses, Leaf), Arc<[String]>>,
     symbolizer: Option<Symbolizer>,
     annotations: Annotations,
 }
@@ -27,7 +28,14 @@ const SHARED: usize = 10_000;
 
 impl Stacks {
     pub(super) fn new(shown: Frames) -> Self {
-        Self { shown, unwinder: None, shared: HashSet::new(), symbolizer: None, annotations: Annotations::new() }
+        Self {
+            shown,
+            unwinder: None,
+            shared: HashSet::new(),
+            named: HashMap::new(),
+            symbolizer: None,
+            annotations: Annotations::new(),
+        }
     }
 
     /// Makes the tables, so that the first request does not wait for them.
@@ -67,22 +75,69 @@ impl Stacks {
         addresses
     }
 
-    /// Whether a later leaf that branches off a stack in this way shows that nobody awaits the stack's leaf any more.
-    pub(super) fn is_stale(&mut self, addresses: &Addresses, branch: Branch) -> bool {
-        let at: Vec<u64> = addresses[..=branch.depth].iter().copied().chain([branch.address]).collect();
-        let frames = self.symbolize(&at);
-        let [common @ .., older, newer] = &*frames else { return false };
-        is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
+    /// Whether later leaves that branch off a stack in these ways show that nobody awaits the stack's leaf any more.
+    pub(super) fn is_stale(&mut self, addresses: &Addresses, branches: &[Branch]) -> bool {
+        branches.iter().any(|branch| {
+            let at: Vec<u64> = addresses[..=branch.depth].iter().copied().chain([branch.address]).collect();
+            let frames = self.symbolize(&at);
+            let [common @ .., older, newer] = &*frames else { return false };
+            is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
+        })
     }
 
     /// Whether the stack's leaf is ready although it was not woken.
     pub(super) fn is_deferred(&mut self, addresses: &Addresses) -> bool {
-        is_deferred(self.symbolize(addresses).iter().flat_map(|frames| &**frames))
+        self.is(addresses, nature::is_deferred)
     }
 
-    pub(super) fn signatures(&mut self, addresses: &Addresses, leaf: Leaf) -> Signatures {
+    /// Whether the stack's leaf drops its waker before it stores another one.
+    pub(super) fn begins_anew(&mut self, addresses: &Addresses) -> bool {
+        self.is(addresses, nature::begins_anew)
+    }
+
+    /// Whether what the stack's leaf waits for is polled by others, or out of sight.
+    pub(super) fn hides(&mut self, addresses: &Addresses) -> bool {
+        self.is(addresses, nature::hides)
+    }
+
+    /// Whether the stack's leaf is the timer of a timeout.
+    pub(super) fn is_timeout(&mut self, addresses: &Addresses) -> bool {
+        self.awaited(addresses).last().is_some_and(|leaf| nature::is_timeout(leaf))
+    }
+
+    fn is(&mut self, addresses: &Addresses, is: fn(&Frame) -> bool) -> bool {
+        self.symbolize(addresses).iter().flat_map(|frames| &**frames).any(is)
+    }
+
+    /// The signatures of a stack that ends in what is awaited.
+    pub(super) fn awaited(&mut self, addresses: &Addresses) -> Arc<[String]> {
+        self.signatures(addresses, Leaf::Awaited)
+    }
+
+    /// The signatures of a stack that ends in what runs, or blocks its thread.
+    pub(super) fn ran(&mut self, addresses: &Addresses) -> Arc<[String]> {
+        self.signatures(addresses, Leaf::Running)
+    }
+
+    fn signatures(&mut self, addresses: &Addresses, leaf: Leaf) -> Arc<[String]> {
+        let key = (Arc::clone(addresses), leaf);
+        if let Some(named) = self.named.get(&key) {
+            return Arc::clone(named);
+        }
+        if self.named.len() >= SHARED {
+            self.named.clear();
+        }
         let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
-        signatures(&frames, self.shown, leaf)
+        let named: Arc<[String]> = signatures(&frames, self.shown, leaf).into();
+        self.named.insert(key, Arc::clone(&named));
+        named
+    }
+
+    /// Of a stack's signatures, the index of the first below what polls many futures of one kind; below all, if nothing does.
+    pub(super) fn first_of_many(&mut self, addresses: &Addresses) -> usize {
+        let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
+        let Some(many) = frames.iter().rposition(polls_many) else { return usize::MAX };
+        signatures(&frames[..=many], self.shown, Leaf::Awaited).len()
     }
 
     fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {

@@ -1,181 +1,352 @@
-//! From a request's stretches to visits: stacks chosen, named, and numbered.
+//! From a request's strands to visits: the critical path through all of them, and what they did beside it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::following::{Following, What};
+use super::critical::{Division, Nature, Wait, divide};
+use super::following::{Child, Following};
+use super::lanes::Beside;
+use super::lines::Piece;
+use super::signatures::{SignatureTable, one_of};
 use super::stacks::{Addresses, Stacks};
-use crate::request::Pause;
-use crate::stack::{Leaf, Signatures, UNKNOWN};
-use crate::timeline::{SignatureId, Stack, Visit};
+use super::track::{Stretch, Track, What};
+use crate::request::{Left, Pause};
+use crate::stack::{self, Signatures, UNKNOWN};
+use crate::timeline::{LEAST_WAIT_NS, SignatureId, Stack, Visit};
+
+/// Strands that the critical path goes through at a time: each waits for the next one.
+const DEEPEST: usize = 16;
 
 /// The visits of one request, and the signatures that their stacks consist of, by their ids.
 pub(super) struct Visits {
     pub(super) list: Vec<Visit>,
+    pub(super) beside: Vec<Beside>,
     pub(super) root: SignatureId,
     pub(super) signatures: Vec<Arc<str>>,
+    /// What ended waits by work that is out of sight, and how many.
+    pub(super) uncovered: Vec<(String, u64)>,
 }
 
-/// The visits of a request whose root frame is `root`.
-pub(super) fn visits(following: &Following, root: &str, stacks: &mut Stacks) -> Visits {
+/// The visits until `end` of a request whose root frame is `root`, and which ran to its own end if it is `completed`.
+pub(super) fn visits(following: &Following, root: &str, end: u64, completed: bool, stacks: &mut Stacks) -> Visits {
     let mut table = SignatureTable::default();
     table.id("[running]");
     table.id("[scheduled: waiting for a worker]");
     let root = table.id(root);
-    let awaited = awaited(following, stacks);
-
-    let mut named = HashMap::<(&[Addresses], bool), Stack>::new();
-    let mut ran = HashMap::<Addresses, Option<Stack>>::new();
-    let mut stack_of = |what: &What, awaited| {
-        let mut note = |text| Some(Arc::from([root, table.id(text)]));
-        match what {
-            What::Ran(None) => None,
-            // Without a frame that has a name, it is known no better.
-            What::Ran(Some(addresses)) => ran
-                .entry(Arc::clone(addresses))
-                .or_insert_with(|| {
-                    let signatures = stacks.signatures(addresses, Leaf::Running);
-                    let is_named = signatures.iter().any(|frame| frame != UNKNOWN);
-                    let frames = signatures.iter().map(|frame| table.id(frame));
-                    is_named.then(|| [root].into_iter().chain(frames).collect())
-                })
-                .clone(),
-            What::Paused(Pause::FirstPoll) => note("[waiting for the first poll]"),
-            What::Paused(Pause::Peer) => note("[waiting for the client]"),
-            What::Awaited(_) | What::Scheduled(_) => {
-                let was_woken = matches!(what, What::Scheduled(_));
-                Some(Arc::clone(named.entry((awaited, was_woken)).or_insert_with(|| {
-                    let is_scheduled = was_woken || awaited.iter().any(|stack| stacks.is_deferred(stack));
-                    let mut signatures =
-                        one_of(awaited.iter().map(|stack| stacks.signatures(stack, Leaf::Awaited)).collect());
-                    if signatures.is_empty() {
-                        signatures.push("[pending]".to_owned());
-                    }
-                    let awaited = signatures.iter().map(|frame| table.id(frame));
-                    [root].into_iter().chain(awaited).chain(is_scheduled.then_some(SignatureId::SCHEDULED)).collect()
-                })))
-            }
-        }
-    };
-    let since = |at: u64| at.saturating_sub(following.started.at);
-    let list = following.stretches.iter().zip(&awaited).map(|(stretch, awaited)| Visit {
-        from_ns: since(stretch.from),
-        to_ns: since(stretch.to),
-        stack: stack_of(&stretch.what, awaited),
+    let own = Strand::new(&following.own, None, completed, stacks);
+    let children = following.children.iter().map(|(number, child)| {
+        let completed = child.left.is_some_and(|(_, how)| how == Left::Completed);
+        (*number, Strand::new(&child.track, Some(child), completed, stacks))
     });
-    Visits { list: list.collect(), root, signatures: table.texts }
+    let children: HashMap<u64, Strand<'_>> = children.collect();
+    let mut request = Request { started: following.started.at, own: &own, children: &children, stacks, table };
+    let mut list = Vec::new();
+    request.walk(&own, &[root], (following.started.at, end), &mut Vec::new(), &mut list);
+    let beside = request.beside(root, end);
+    let uncovered = request.uncovered();
+    Visits { list, beside, root, signatures: request.table.texts, uncovered }
 }
 
-/// The stacks of the leaves that each stretch may have waited for. Where no leaf woke the request, it goes on to wait: then
-/// the leaf is that of the wait after it, if that is one of them.
-fn awaited(following: &Following, stacks: &mut Stacks) -> Vec<Vec<Addresses>> {
-    let mut next: Option<Addresses> = None;
-    let mut awaited = Vec::with_capacity(following.stretches.len());
-    for stretch in following.stretches.iter().rev() {
-        let mut leaves = match &stretch.what {
-            What::Awaited(awaited) | What::Scheduled(awaited) => {
-                awaited.stacks(|older, branch| stacks.is_stale(older, branch))
+/// A request in the making of its visits.
+struct Request<'a, 's> {
+    /// By [`clock::now`](crate::clock::now).
+    started: u64,
+    own: &'a Strand<'a>,
+    children: &'a HashMap<u64, Strand<'a>>,
+    stacks: &'s mut Stacks,
+    table: SignatureTable,
+}
+
+/// A strand, divided into its critical path and what is beside it.
+struct Strand<'a> {
+    track: &'a Track,
+    /// `None`: the request's own future.
+    child: Option<&'a Child>,
+    pieces: Vec<&'a Piece>,
+    division: Division,
+    /// Of each stretch: the number of the wait that it is.
+    waits: Vec<Option<usize>>,
+}
+
+impl<'a> Strand<'a> {
+    fn new(track: &'a Track, child: Option<&'a Child>, completed: bool, stacks: &mut Stacks) -> Self {
+        let pieces = track.lines.pieces();
+        let natures: Vec<Nature> = pieces
+            .iter()
+            .map(|piece| Nature {
+                is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
+                begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
+            })
+            .collect();
+        let mut waits = Vec::new();
+        let mut follows = false;
+        let numbers = track.stretches.iter().map(|Stretch { from, to, what }| {
+            let is_wait = matches!(what, What::Awaited | What::Scheduled);
+            if is_wait {
+                waits.push(Wait { from: *from, to: *to, follows });
             }
-            What::Ran(_) | What::Paused(_) => Vec::new(),
+            follows = is_wait || follows && matches!(what, What::Ran(_));
+            is_wait.then(|| waits.len() - 1)
+        });
+        let numbers = numbers.collect();
+        let division = divide(&pieces, &natures, &waits, completed);
+        Self { track, child, pieces, division, waits: numbers }
+    }
+
+    /// The leaves on the path in the stretch of this index.
+    fn path(&self, stretch: usize) -> &[usize] {
+        self.waits[stretch].map_or(&[], |wait| &self.division.path[wait])
+    }
+
+    fn began_at(&self) -> Option<u64> {
+        self.child.map(|child| child.began.at)
+    }
+
+    fn ended_at(&self) -> Option<u64> {
+        self.child?.left.map(|(at, _)| at)
+    }
+}
+
+/// From when to when, by [`clock::now`](crate::clock::now).
+type Span = (u64, u64);
+
+impl<'a> Request<'a, '_> {
+    /// Adds the visits of the strand's critical path within `span`, below the frames `above`. The strands that are
+    /// `being_walked` wait for it.
+    fn walk(
+        &mut self,
+        strand: &'a Strand<'a>,
+        above: &[SignatureId],
+        span: Span,
+        being_walked: &mut Vec<u64>,
+        visits: &mut Vec<Visit>,
+    ) {
+        for (i, stretch) in strand.track.stretches.iter().enumerate() {
+            let (from, to) = (stretch.from.max(span.0), stretch.to.min(span.1));
+            if from >= to {
+                continue;
+            }
+            match &stretch.what {
+                What::Ran(addresses) => {
+                    let stack = addresses.as_ref().and_then(|addresses| self.ran(addresses, above));
+                    self.visit((from, to), stack, visits);
+                }
+                What::Paused(pause) => {
+                    let stack = self.paused(strand, *pause, above);
+                    self.visit((from, to), Some(stack), visits);
+                }
+                What::Awaited | What::Scheduled => match strand.path(i) {
+                    &[piece] => {
+                        let is_scheduled = matches!(stretch.what, What::Scheduled) && !strand.is_others_wake(i);
+                        let piece = strand.pieces[piece];
+                        self.await_piece(piece, above, (from, to), is_scheduled, being_walked, visits);
+                    }
+                    leaves => {
+                        let leaves: Vec<_> =
+                            leaves.iter().filter_map(|&leaf| strand.pieces[leaf].addresses.as_ref()).collect();
+                        let stack = self.awaited(&leaves, above, matches!(stretch.what, What::Scheduled));
+                        self.visit((from, to), Some(stack), visits);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Adds the visits of a wait for one leaf. If another strand of the request woke it, what that did meanwhile is below.
+    fn await_piece(
+        &mut self,
+        piece: &Piece,
+        above: &[SignatureId],
+        (from, to): Span,
+        is_scheduled: bool,
+        being_walked: &mut Vec<u64>,
+        visits: &mut Vec<Visit>,
+    ) {
+        let leaf: Vec<_> = piece.addresses.iter().collect();
+        let ready = match piece.woken {
+            Some(woken) => woken.at.clamp(from, to),
+            None if is_scheduled => from,
+            None => to,
         };
-        if let Some(i) = leaves.iter().position(|leaf| Some(*leaf) == next.as_ref()) {
-            leaves = vec![leaves[i]];
+        let waited = self.awaited(&leaf, above, false);
+        let child = piece.woken.and_then(|woken| Some((woken.by?, self.children.get(&woken.by?)?)));
+        match child.filter(|(number, _)| !being_walked.contains(number) && being_walked.len() < DEEPEST) {
+            Some((number, child)) => {
+                let began = child.began_at().unwrap_or(from).clamp(from, ready);
+                let ended = child.ended_at().unwrap_or(ready).clamp(began, ready);
+                self.visit((from, began), Some(Arc::clone(&waited)), visits);
+                being_walked.push(number);
+                self.walk(child, &waited, (began, ended), being_walked, visits);
+                being_walked.pop();
+                self.visit((ended, ready), Some(waited), visits);
+            }
+            None => self.visit((from, ready), Some(waited), visits),
         }
-        match (&stretch.what, &*leaves) {
-            (What::Ran(_), _) => {}
-            (_, [leaf]) => next = Some(Arc::clone(leaf)),
-            (What::Awaited(_) | What::Scheduled(_) | What::Paused(_), _) => next = None,
+        let scheduled = self.awaited(&leaf, above, true);
+        self.visit((ready, to), Some(scheduled), visits);
+    }
+
+    fn visit(&self, (from, to): Span, stack: Option<Stack>, visits: &mut Vec<Visit>) {
+        if from < to {
+            let since = |at: u64| at.saturating_sub(self.started);
+            visits.push(Visit { from_ns: since(from), to_ns: since(to), stack });
         }
-        awaited.push(leaves.into_iter().map(Arc::clone).collect());
     }
-    awaited.reverse();
-    awaited
-}
 
-/// What several stacks have in common, and below it their next functions: `[load_order | load_customer]`. A leaf beside a
-/// function is left out: as a rule it is the timer of a timeout. Of annotations a leaf is the stack that ends before others.
-fn one_of(mut stacks: Vec<Signatures>) -> Signatures {
-    /// As long as a signature is.
-    const LONGEST: usize = 80;
-    let Some(longest) = stacks.iter().map(Vec::len).max() else { return Signatures::new() };
-    let parts = (0..longest).find(|&i| stacks.iter().any(|stack| stack.get(i) != stacks[0].get(i)));
-    let Some(parts) = parts else { return stacks.swap_remove(0) };
-    let goes_on = |stack: &Signatures| stack.len() > parts;
-    if !stacks.iter().all(goes_on) {
-        stacks.retain(goes_on);
-        return one_of(stacks);
-    }
-    let is_function = |stack: &Signatures| stack.len() > parts + 1;
-    if stacks.iter().any(is_function) && !stacks.iter().all(is_function) {
-        stacks.retain(is_function);
-        return one_of(stacks);
-    }
-    let mut arms: Vec<&str> = stacks.iter().filter_map(|stack| stack.get(parts)).map(|arm| function(arm)).collect();
-    arms.sort_unstable();
-    arms.dedup();
-    let arms = format!("[{}]", arms.join(" | "));
-    let mut common = stacks[0][..parts].to_vec();
-    common.push(if arms.chars().count() > LONGEST { "[one of several]".to_owned() } else { arms });
-    common
-}
-
-/// The name alone of a signature's function.
-fn function(signature: &str) -> &str {
-    let path = signature.split_once(" @ ").map_or(signature, |(path, _)| path);
-    path.rsplit_once("::").map_or(path, |(_, function)| function)
-}
-
-/// Code signatures and their numbers, for one report.
-#[derive(Default)]
-struct SignatureTable {
-    ids: HashMap<Arc<str>, SignatureId>,
-    texts: Vec<Arc<str>>,
-}
-
-impl SignatureTable {
-    fn id(&mut self, text: &str) -> SignatureId {
-        if let Some(id) = self.ids.get(text) {
-            return *id;
+    /// Of the leaves that may have been awaited, none if there was no leaf.
+    fn awaited(&mut self, leaves: &[&Addresses], above: &[SignatureId], is_scheduled: bool) -> Stack {
+        let is_scheduled = is_scheduled || leaves.iter().any(|leaf| self.stacks.is_deferred(leaf));
+        let mut frames = one_of(leaves.iter().map(|leaf| self.stacks.awaited(leaf).to_vec()).collect());
+        if frames.is_empty() {
+            frames.push("[pending]".to_owned());
         }
-        let (id, text) = (SignatureId(self.texts.len() as u32), Arc::<str>::from(text));
-        self.texts.push(Arc::clone(&text));
-        self.ids.insert(text, id);
-        id
+        let frames = frames.iter().map(|frame| self.table.id(frame));
+        above.iter().copied().chain(frames).chain(is_scheduled.then_some(SignatureId::SCHEDULED)).collect()
+    }
+
+    /// Without a frame that has a name, it is known no better.
+    fn ran(&mut self, addresses: &Addresses, above: &[SignatureId]) -> Option<Stack> {
+        let frames = self.stacks.ran(addresses);
+        let is_named = frames.iter().any(|frame| frame != UNKNOWN);
+        is_named.then(|| above.iter().copied().chain(frames.iter().map(|frame| self.table.id(frame))).collect())
+    }
+
+    fn paused(&mut self, strand: &'a Strand<'a>, pause: Pause, above: &[SignatureId]) -> Stack {
+        let note = match pause {
+            Pause::FirstPoll => "[waiting for the first poll]",
+            Pause::BlockingThread => "[waiting for a thread]",
+            Pause::Peer => "[waiting for the client]",
+        };
+        let name = strand.child.is_some().then(|| self.name(strand));
+        let frames = name.iter().map(String::as_str).chain([note]).map(|frame| self.table.id(frame));
+        above.iter().copied().chain(frames).collect()
+    }
+
+    /// That of a child's function, without its module if that is long.
+    fn name(&mut self, strand: &'a Strand<'a>) -> String {
+        let first = |awaited: Signatures| awaited.first().map(|first| path(first).to_owned());
+        let named = strand.child.and_then(|child| stack::named_by(child.began.name));
+        named
+            .or_else(|| first(self.stacks.awaited(strand.pieces.first()?.addresses.as_ref()?).to_vec()))
+            .unwrap_or_else(|| "[task]".to_owned())
+    }
+
+    /// Branches of all strands, and the strands beside the request's own, in the order in which they began.
+    fn beside(&mut self, root: SignatureId, end: u64) -> Vec<Beside> {
+        let mut beside = Vec::new();
+        let mut children: Vec<_> = self.children.iter().collect();
+        children.sort_by_key(|(number, strand)| (strand.began_at(), **number));
+        for (number, strand) in children {
+            let Some(child) = strand.child else { continue };
+            let (from, to) = (child.began.at, strand.ended_at().unwrap_or(end));
+            let mut visits = Vec::new();
+            self.walk(strand, &[root], (from, to), &mut vec![*number], &mut visits);
+            beside.push(Beside {
+                name: self.name(strand).into(),
+                from_ns: from.saturating_sub(self.started),
+                to_ns: to.saturating_sub(self.started),
+                is_cancelled: child.left.is_some_and(|(_, how)| how == Left::Dropped),
+                is_finished: child.left.is_some(),
+                visits,
+            });
+            self.branches(strand, root, &mut beside);
+        }
+        self.branches(self.own, root, &mut beside);
+        beside.retain(|beside| beside.to_ns - beside.from_ns >= LEAST_WAIT_NS);
+        beside.sort_by_key(|beside| beside.from_ns);
+        beside
+    }
+
+    fn branches(&mut self, strand: &'a Strand<'a>, root: SignatureId, beside: &mut Vec<Beside>) {
+        let cut_off: Vec<_> = strand.division.losers.iter().filter(|loser| self.is_cut_off(strand, loser)).collect();
+        for branch in strand.division.beside.iter().chain(cut_off) {
+            let (Some(&first), Some(&last)) = (branch.first(), branch.last()) else { continue };
+            let (from, last) = (strand.pieces[first].from, strand.pieces[last]);
+            let mut visits = Vec::new();
+            for piece in branch.iter().map(|&piece| strand.pieces[piece]) {
+                self.await_piece(piece, &[root], (piece.from, piece.to), false, &mut Vec::new(), &mut visits);
+            }
+            let is_pending = last.woken.is_none();
+            beside.push(Beside {
+                name: self.branch_name(strand, first).into(),
+                from_ns: from.saturating_sub(self.started),
+                to_ns: last.to.saturating_sub(self.started),
+                is_cancelled: is_pending,
+                is_finished: true,
+                visits,
+            });
+        }
+    }
+
+    /// Whether a timeout that elapsed ended the branch.
+    fn is_cut_off(&mut self, strand: &Strand<'_>, branch: &[usize]) -> bool {
+        let Some(pending) = branch.last().map(|&last| strand.pieces[last]) else { return false };
+        let Some(cut_off) = &pending.addresses else { return false };
+        let winners = strand.division.path.iter().filter_map(|path| match path[..] {
+            [winner] => Some(strand.pieces[winner]),
+            _ => None,
+        });
+        let winner = winners.filter(|winner| winner.to == pending.to && winner.woken.is_some()).next();
+        let Some(elapsed) = winner.and_then(|winner| winner.addresses.as_ref()) else { return false };
+        self.stacks.is_timeout(elapsed) && {
+            let (timeout, cut_off) = (self.stacks.awaited(elapsed), self.stacks.awaited(cut_off));
+            timeout.split_last().is_some_and(|(_, above)| cut_off.starts_with(above))
+        }
+    }
+
+    /// That of the first function which is the branch's alone.
+    fn branch_name(&mut self, strand: &Strand<'_>, first: usize) -> String {
+        let piece = strand.pieces[first];
+        let Some(addresses) = &piece.addresses else { return "[pending]".to_owned() };
+        let own = self.stacks.awaited(addresses);
+        let others = strand.pieces.iter().enumerate().filter(|(i, other)| {
+            *i != first && other.from <= piece.from && other.to > piece.from || other.from == piece.from && *i != first
+        });
+        let shown = |i: usize| strand.division.path.iter().any(|path| path.contains(&i));
+        let others: Vec<_> =
+            others.filter(|(i, _)| shown(*i)).filter_map(|(_, other)| other.addresses.as_ref()).collect();
+        let shared = others.iter().map(|other| {
+            let other = self.stacks.awaited(other);
+            own.iter().zip(&*other).take_while(|(own, other)| own == other).count()
+        });
+        let shared = shared.max().unwrap_or(0);
+        let place = if shared < own.len() { shared } else { self.stacks.first_of_many(addresses).min(own.len() - 1) };
+        own.get(place).map_or_else(|| "[pending]".to_owned(), |signature| path(signature).to_owned())
+    }
+
+    /// Waits that ended by the work of something that is not followed.
+    fn uncovered(&mut self) -> Vec<(String, u64)> {
+        let mut counts: Vec<(String, u64)> = Vec::new();
+        for strand in [self.own].into_iter().chain(self.children.values()) {
+            let path = strand.division.path.iter().filter(|path| path.len() == 1).flatten();
+            let mut pieces: Vec<usize> = path.chain(strand.division.beside.iter().flatten()).copied().collect();
+            pieces.sort_unstable();
+            pieces.dedup();
+            for piece in pieces.into_iter().map(|piece| strand.pieces[piece]) {
+                let is_others = piece.woken.is_some_and(|woken| woken.by.is_none());
+                let Some(addresses) = piece.addresses.as_ref().filter(|_| is_others) else { continue };
+                if !self.stacks.hides(addresses) {
+                    continue;
+                }
+                let leaf = self.stacks.awaited(addresses).last().cloned().unwrap_or_default();
+                match counts.iter_mut().find(|(other, _)| *other == leaf) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((leaf, 1)),
+                }
+            }
+        }
+        counts
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stack(signatures: &[&str]) -> Signatures {
-        signatures.iter().map(|signature| (*signature).to_owned()).collect()
+impl Strand<'_> {
+    /// Whether, in the stretch of this index, something else than what is on the path woke the strand.
+    fn is_others_wake(&self, stretch: usize) -> bool {
+        self.waits[stretch].is_some_and(|wait| self.division.has_woken[wait])
     }
+}
 
-    #[test]
-    fn several_stacks_are_shown_as_what_they_share_and_what_comes_next() {
-        let order = stack(&["shop::order", "shop::db::load_order @ main.rs:12", "Sleep @ db.rs:3"]);
-        let customer = stack(&["shop::order", "shop::db::load_customer @ main.rs:13", "Sleep @ db.rs:9"]);
-        assert_eq!(one_of(vec![]), stack(&[]));
-        assert_eq!(one_of(vec![order.clone()]), order);
-        assert_eq!(one_of(vec![order.clone(), order.clone()]), order);
-        assert_eq!(one_of(vec![order, customer]), stack(&["shop::order", "[load_customer | load_order]"]));
-    }
-
-    #[test]
-    fn the_timer_of_a_timeout_is_not_shown_beside_what_it_is_for() {
-        let order = stack(&["shop::order", "shop::db::load_order @ main.rs:12", "Sleep @ db.rs:3"]);
-        let within = stack(&["shop::order", "Sleep @ main.rs:12"]);
-        assert_eq!(one_of(vec![stack(&["Sleep"]), order.clone(), within.clone()]), order);
-        let marked = stack(&["shop::order"]);
-        assert_eq!(one_of(vec![marked, stack(&["shop::order", "shop::load"])]), stack(&["shop::order", "shop::load"]));
-        let receive = stack(&["shop::order", "tokio::sync::mpsc::Receiver::recv @ main.rs:13"]);
-        assert_eq!(one_of(vec![within, receive]), stack(&["shop::order", "[Sleep | recv]"]));
-    }
-
-    #[test]
-    fn what_would_be_too_long_is_not_listed() {
-        let arm = |i: u32| stack(&[&format!("{}{i}", "x".repeat(40))]);
-        assert_eq!(one_of(vec![arm(1), arm(2)]), ["[one of several]"]);
-    }
+/// A signature's function.
+fn path(signature: &str) -> &str {
+    signature.split_once(" @ ").map_or(signature, |(path, _)| path)
 }

@@ -11,12 +11,17 @@
 //! the leaves of this poll from those of earlier ones.
 
 mod first_wake;
+mod lines;
+mod origin;
 mod poll;
+mod strand;
 #[cfg(test)]
 mod tests;
 mod token;
 mod waker;
 
-pub(crate) use first_wake::FirstWake;
-pub(crate) use poll::poll;
+pub(crate) use lines::Registrations;
+pub(crate) use origin::{Origin, has_ended};
+pub(crate) use poll::{lender, poll};
+pub(crate) use strand::{Line, Strand, StrandId};
 pub(crate) use token::{Leaf, LeafToken};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use super::{FirstWake, Leaf, poll};
+use super::{Leaf, Registrations, Strand, StrandId, lender, poll};
 
 /// A request's own waker, which counts.
 #[derive(Default)]
@@ -25,14 +25,18 @@ fn request() -> (Waker, Arc<Wakes>) {
 
 /// The leaves of a poll that does `what` with its waker.
 fn leaves<R>(request: &Waker, what: impl FnOnce(&Waker) -> R) -> (Vec<Leaf>, R) {
-    leaves_and_wakes(request, &Arc::default(), what)
+    leaves_of(&strand(), request, what)
 }
 
-/// And the first wake of the request, whose polls share it.
-fn leaves_and_wakes<R>(request: &Waker, first_wake: &Arc<FirstWake>, what: impl FnOnce(&Waker) -> R) -> (Vec<Leaf>, R) {
-    let mut leaves = Vec::new();
-    let result = poll(request, first_wake, &mut leaves, |cx: &mut Context<'_>| what(cx.waker()));
-    (leaves, result)
+/// Of one poll of the strand.
+fn leaves_of<R>(strand: &Arc<Strand>, request: &Waker, what: impl FnOnce(&Waker) -> R) -> (Vec<Leaf>, R) {
+    let mut registrations = Registrations::default();
+    let result = poll(request, strand, &mut registrations, |cx: &mut Context<'_>| what(cx.waker()));
+    (registrations.leaves, result)
+}
+
+fn strand() -> Arc<Strand> {
+    Arc::new(Strand::new(StrandId::of_request()))
 }
 
 /// `Waker::will_wake` compares vtables, too, whose addresses are not unique everywhere.
@@ -71,14 +75,12 @@ fn a_wake_within_the_poll_is_a_leaf_too() {
 
 #[test]
 fn on_another_thread_a_clone_is_the_requests_own_waker() {
-    let (request, _) = request();
-    let first_wake = Arc::<FirstWake>::default();
-    let (leaves, stored) = leaves_and_wakes(&request, &first_wake, |waker| {
-        thread::scope(|scope| scope.spawn(|| waker.clone()).join().unwrap())
-    });
+    let ((request, _), strand) = (request(), strand());
+    let (leaves, stored) =
+        leaves_of(&strand, &request, |waker| thread::scope(|scope| scope.spawn(|| waker.clone()).join().unwrap()));
     assert!(leaves.is_empty() && is_same(&stored, &request));
     stored.wake();
-    assert_eq!(first_wake.at(), None, "its wakes are not seen");
+    assert_eq!(strand.first_wake.at(), None, "its wakes are not seen");
 }
 
 #[test]
@@ -113,28 +115,74 @@ fn leaves_beyond_the_limit_are_the_requests_own_waker() {
 
 #[test]
 fn the_first_wake_of_any_leaf_is_the_requests() {
-    let ((request, _), first_wake) = (request(), Arc::<FirstWake>::default());
-    let (_, older) = leaves_and_wakes(&request, &first_wake, Waker::clone);
-    let (leaves, newer) = leaves_and_wakes(&request, &first_wake, Waker::clone);
-    assert_eq!(first_wake.at(), None);
+    let ((request, _), strand) = (request(), strand());
+    let (_, older) = leaves_of(&strand, &request, Waker::clone);
+    let (leaves, newer) = leaves_of(&strand, &request, Waker::clone);
+    assert_eq!(strand.first_wake.at(), None);
     newer.wake_by_ref();
-    let at = first_wake.at();
+    let at = strand.first_wake.at();
     assert!(at.is_some() && at == leaves[0].token.woken_at());
     older.wake_by_ref();
-    assert_eq!(first_wake.take(), at);
+    assert_eq!(strand.first_wake.take(), at);
     newer.wake();
-    assert!(first_wake.take().is_some(), "it wakes anew, though it is not the leaf's first");
+    assert!(strand.first_wake.take().is_some(), "it wakes anew, though it is not the leaf's first");
     older.wake();
-    assert!(first_wake.at().is_some(), "nor is that of an earlier poll");
+    assert!(strand.first_wake.at().is_some(), "nor is that of an earlier poll");
 }
 
 #[test]
 fn a_wake_by_the_capture_waker_is_the_requests() {
-    let ((request, _), first_wake) = (request(), Arc::<FirstWake>::default());
-    let (leaves, ()) = leaves_and_wakes(&request, &first_wake, Waker::wake_by_ref);
-    assert!(first_wake.at().is_some() && first_wake.take() == leaves[0].token.woken_at());
-    leaves_and_wakes(&request, &first_wake, |waker| {
+    let ((request, _), strand) = (request(), strand());
+    let (leaves, ()) = leaves_of(&strand, &request, Waker::wake_by_ref);
+    assert!(strand.first_wake.at().is_some() && strand.first_wake.take() == leaves[0].token.woken_at());
+    leaves_of(&strand, &request, |waker| {
         thread::scope(|scope| scope.spawn(|| waker.wake_by_ref()).join().unwrap());
     });
-    assert!(first_wake.at().is_some(), "on whatever thread");
+    assert!(strand.first_wake.at().is_some(), "on whatever thread");
+}
+
+/// A poll in which those leaves register, in this order. From one place: leaves are told apart by their depths, too.
+fn register(strand: &Arc<Strand>, stored: &mut [Option<Waker>], order: &[usize]) -> Vec<u64> {
+    let (request, _) = request();
+    let (leaves, ()) = leaves_of(strand, &request, |waker| {
+        for &i in order {
+            stored[i] = Some(waker.clone());
+        }
+    });
+    leaves.iter().map(|leaf| leaf.token.line()).collect()
+}
+
+#[test]
+fn a_leaf_that_is_polled_again_keeps_its_line() {
+    let (strand, mut stored) = (strand(), [const { None }; 3]);
+    let known = register(&strand, &mut stored, &[0, 1, 2]);
+    assert_eq!(register(&strand, &mut stored, &[2, 0, 1]), [known[2], known[0], known[1]]);
+    stored[0].take().expect("a waker").wake();
+    let [woken, pending] = register(&strand, &mut stored, &[0, 1])[..] else { panic!("two leaves") };
+    assert!(!known.contains(&woken), "it may be another");
+    assert_eq!(pending, known[1]);
+}
+
+#[test]
+fn a_leaf_that_comes_after_one_that_was_dropped_is_another() {
+    let (strand, mut stored) = (strand(), [const { None }; 2]);
+    let before = register(&strand, &mut stored, &[0]);
+    let (request, _) = request();
+    let (_, ()) = leaves_of(&strand, &request, |_| stored[0] = None);
+    assert_ne!(register(&strand, &mut stored, &[0]), before);
+    // Twice in one poll.
+    let [first, second] = register(&strand, &mut stored, &[1, 1])[..] else { panic!("two leaves") };
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_lent_waker_tells_whose_poll_has_lent_it() {
+    let ((request, _), strand) = (request(), strand());
+    let (_, stored) = leaves_of(&strand, &request, |waker| {
+        assert_eq!(lender(waker), Some(strand.id));
+        assert_eq!(lender(&request), None);
+        let (_, ()) = leaves(waker, |inner| assert!(lender(inner).is_some_and(|lender| lender != strand.id)));
+        waker.clone()
+    });
+    assert_eq!(lender(&stored), None);
 }

@@ -1,17 +1,22 @@
 //! What a leaf future stores in place of the request's waker.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
-use std::task::{Wake, Waker};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::task::Waker;
 
 use super::first_wake::FirstWake;
+use super::origin::{self, Origin};
+use super::poll;
+use super::strand::{Line, Strand};
 use crate::clock;
 use crate::stack::Capture;
 
-/// A leaf of a request's await tree: where it waits, and the token that it stored.
+/// A leaf of a strand's await tree: where it waits, and the token that it stored.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     pub(crate) token: Arc<LeafToken>,
+    /// The line that it began with, before it was known which it is.
+    pub(super) registered: Line,
     /// `None` if the stack could not be copied.
     pub(crate) capture: Option<Capture>,
 }
@@ -23,26 +28,57 @@ impl Leaf {
     }
 }
 
-/// Wakes the request and remembers when it first did.
+/// Wakes the strand and remembers when it first did.
 ///
 /// Shared between the leaf future, which holds it as its `Waker`, and the [`Leaf`]. Wakes come from any thread and under
 /// the locks of whatever the leaf waits for: nothing here blocks, panics or allocates.
 #[derive(Debug)]
 pub(crate) struct LeafToken {
-    request: Waker,
+    /// The waker that the strand itself was polled with.
+    waker: Waker,
     woken: FirstWake,
-    /// The request's own: of all its tokens.
-    first_wake: Arc<FirstWake>,
+    /// The strand whose doing that was, or 0.
+    woken_by: AtomicU64,
+    line: AtomicU64,
+    /// The bytes of stack between the poll and where it registered, as far as they are known.
+    pub(super) depth: usize,
+    strand: Arc<Strand>,
 }
 
 impl LeafToken {
-    pub(super) fn new(request: Waker, first_wake: Arc<FirstWake>) -> Arc<Self> {
-        Arc::new(Self { request, woken: FirstWake::default(), first_wake })
+    pub(super) fn new(waker: Waker, strand: &Arc<Strand>, line: Line, depth: usize) -> Arc<Self> {
+        Arc::new(Self {
+            waker,
+            woken: FirstWake::default(),
+            woken_by: AtomicU64::new(0),
+            line: AtomicU64::new(line),
+            depth,
+            strand: Arc::clone(strand),
+        })
     }
 
-    /// When the leaf first woke the request, by [`clock::now`].
+    /// When the leaf first woke the strand, by [`clock::now`].
     pub(crate) fn woken_at(&self) -> Option<u64> {
         self.woken.at()
+    }
+
+    /// The number of the strand of the same request that made it do so, if that is known.
+    pub(crate) fn woken_by(&self) -> Option<u64> {
+        Some(self.woken_by.load(Ordering::Relaxed)).filter(|strand| *strand > 0)
+    }
+
+    /// Which of the strand's leaves it is: the same as long as it waits for one thing, from poll to poll.
+    pub(crate) fn line(&self) -> Line {
+        self.line.load(Ordering::Relaxed)
+    }
+
+    /// It is the leaf of an earlier poll. Told within the poll, by the thread that polls.
+    pub(super) fn continue_line(&self, line: Line) {
+        self.line.store(line, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_of(&self, strand: &Arc<Strand>) -> bool {
+        Arc::ptr_eq(&self.strand, strand)
     }
 
     /// Whether the leaf future has let go of it: it was woken, completed otherwise, or was dropped.
@@ -54,19 +90,28 @@ impl LeafToken {
     }
 
     pub(super) fn note_wake(&self, at: u64) {
+        if self.woken.at().is_none()
+            && let Some(strand) = origin::of_wake(self.strand.id)
+        {
+            self.woken_by.store(strand, Ordering::Relaxed);
+        }
         self.woken.note(at);
-        self.first_wake.note(at);
-    }
-}
-
-impl Wake for LeafToken {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.strand.first_wake.note(at);
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
+    pub(super) fn wake(&self) {
         // Before the wake: the poll that it brings about is to find it.
         self.note_wake(clock::now());
-        self.request.wake_by_ref();
+        let _origin = Origin::pass_on(self.strand.id);
+        self.waker.wake_by_ref();
+    }
+
+    /// A `Waker` with it is dropped.
+    pub(super) fn let_go(self: Arc<Self>) {
+        /// It and the [`Leaf`].
+        const HOLDERS_OF_THE_LAST: usize = 2;
+        if self.woken.at().is_none() && Arc::strong_count(&self) <= HOLDERS_OF_THE_LAST {
+            poll::let_go(&self);
+        }
     }
 }

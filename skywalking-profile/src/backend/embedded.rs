@@ -22,7 +22,7 @@ impl Embedded {
 
     fn show(&self, sample: &Sample) {
         // All stacks begin with the endpoint: one tree.
-        let Some(root) = analyse(&sample.snapshots).first().map(|root| node(sample, root)) else { return };
+        let Some(root) = analyse(&sample.main.snapshots).first().map(|root| node(sample, root)) else { return };
         let tree = ProfileTree {
             root,
             is_finished: sample.is_finished,

@@ -11,13 +11,14 @@ pub(crate) use embedded::Embedded;
 pub(crate) use oap::Oap;
 pub(crate) use spool::{Reports, Spool, spool};
 
+use std::iter;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::Sender;
 
 use crate::task::ProfileTask;
 use crate::timeline::{SignatureId, Snapshot};
-use crate::trace::Segment;
+use crate::trace::{Segment, new_id};
 
 /// A source of profile tasks and a sink of reports.
 pub(crate) trait Backend {
@@ -56,11 +57,9 @@ pub(crate) enum Report {
 impl Report {
     /// The memory that it holds, about, in bytes.
     fn weight(&self) -> usize {
-        /// A segment with its tags.
-        const SEGMENT: usize = 1_000;
         match self {
-            Self::Discovery(_) => SEGMENT,
-            Self::Sample(sample) => SEGMENT + sample.weight(),
+            Self::Discovery(segment) => segment.weight(),
+            Self::Sample(sample) => sample.weight(),
             Self::Finish(_) => 0,
         }
     }
@@ -70,11 +69,12 @@ impl Report {
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) task_id: String,
-    pub(crate) segment: Segment,
-    /// The wall clock's whole millisecond that the snapshots' times are relative to.
-    pub(crate) wall_ms: i64,
-    pub(crate) snapshots: Vec<Snapshot>,
-    /// The code signatures by their ids.
+    pub(crate) main: Part,
+    /// What it did beside.
+    pub(crate) lanes: Vec<Part>,
+    /// What it did beside that was too short for the lanes: so many spans.
+    pub(crate) spans_left_out: u64,
+    /// The code signatures of all parts by their ids.
     pub(crate) signatures: Vec<Arc<str>>,
     pub(crate) is_finished: bool,
     /// Its waits and polls that are missing, since the agent could not keep up.
@@ -83,16 +83,47 @@ pub(crate) struct Sample {
     pub(crate) least_ns: u64,
 }
 
+/// A segment and its snapshots.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) segment: Segment,
+    /// Their times are relative to the start of the request's span.
+    pub(crate) snapshots: Vec<Snapshot>,
+}
+
 impl Sample {
-    /// Stacks are shared; those of neighbours differ as a rule, and few others do.
+    /// The request's own part comes first.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        iter::once(&self.main).chain(&self.lanes)
+    }
+
+    /// When the request's span began, in milliseconds since the Unix epoch.
+    pub(crate) fn start_ms(&self) -> i64 {
+        self.main.segment.first.start_ms
+    }
+
+    /// Makes it one that the OAP does not know.
+    pub(crate) fn renew_segment_ids(&mut self) {
+        for part in iter::once(&mut self.main).chain(&mut self.lanes) {
+            part.segment.segment_id = new_id();
+        }
+    }
+
     fn weight(&self) -> usize {
-        let stacks = self.snapshots.chunk_by(|one, next| Arc::ptr_eq(&one.stack, &next.stack));
-        let stacks = stacks.map(|row| size_of_val(&*row[0].stack)).sum::<usize>();
         let signatures = self.signatures.iter().map(|signature| signature.len()).sum::<usize>();
-        size_of_val(&*self.snapshots) + stacks + signatures
+        self.parts().map(Part::weight).sum::<usize>() + signatures
     }
 
     pub(crate) fn signature(&self, id: SignatureId) -> Arc<str> {
         Arc::clone(&self.signatures[id.0 as usize])
+    }
+}
+
+impl Part {
+    /// Stacks are shared; those of neighbours differ as a rule, and few others do.
+    fn weight(&self) -> usize {
+        let stacks = self.snapshots.chunk_by(|one, next| Arc::ptr_eq(&one.stack, &next.stack));
+        let stacks = stacks.map(|row| size_of_val(&*row[0].stack)).sum::<usize>();
+        self.segment.weight() + size_of_val(&*self.snapshots) + stacks
     }
 }

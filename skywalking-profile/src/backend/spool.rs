@@ -128,20 +128,20 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::backend::Sample;
-    use crate::trace::{Segment, WallClock};
+    use crate::backend::{Part, Sample};
+    use crate::trace::Segment;
 
     fn segment() -> Segment {
-        Segment::new("GET:/".into(), WallClock::from(SystemTime::now()), 1, None)
+        Segment::new("GET:/".into(), SystemTime::now(), 1, None)
     }
 
     fn sample() -> Report {
         let signature = "x".repeat(ROOM / 10);
         Report::Sample(Box::new(Sample {
             task_id: "1".to_owned(),
-            segment: segment(),
-            wall_ms: 0,
-            snapshots: Vec::new(),
+            main: Part { segment: segment(), snapshots: Vec::new() },
+            lanes: Vec::new(),
+            spans_left_out: 0,
             signatures: vec![signature.into()],
             is_finished: true,
             lost_events: 0,

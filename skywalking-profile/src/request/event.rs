@@ -1,15 +1,16 @@
 //! What requests tell the agent, and the queue that carries it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use super::lineage::Lineage;
 use super::place::{Place, Places};
-use super::slot::{OpenWait, Slot};
-use crate::await_tree::FirstWake;
+use super::polls::Tally;
+use super::slot::{OpenWait, Slot, Wake};
+use crate::await_tree::Strand;
 use crate::task::ActiveTask;
 use crate::thread_stack::{Sampling, ThreadSample};
 use crate::trace::Parent;
@@ -17,31 +18,40 @@ use crate::trace::Parent;
 /// Events that may wait for the agent, some megabytes; beyond, events are lost, and requests count theirs.
 pub(crate) const QUEUED: usize = 16_384;
 
-/// Times are by [`clock::now`](crate::clock::now); `request` is the number that its [`Started`] carried.
+/// Times are by [`clock::now`](crate::clock::now); `strand` is the number of one that [`Started`] or [`Began`] told of.
 #[derive(Debug)]
 pub(crate) enum Event {
     Started(Box<Started>),
-    /// The request waited until `to`: from `ready` on for a worker to poll it.
+    /// Another strand of a request began.
+    Began(Box<Began>),
+    /// The strand waited until `to`: from `ready` on for a worker to poll it.
     Waited {
-        request: u64,
+        strand: u64,
         wait: Box<OpenWait>,
         ready: u64,
         to: u64,
     },
     /// The wait that the agent has taken ended.
     WaitEnded {
-        request: u64,
+        strand: u64,
         ready: u64,
         to: u64,
     },
-    /// The request was being polled.
+    /// The strand was being polled, or run.
     Ran {
-        request: u64,
+        strand: u64,
         from: u64,
         to: u64,
     },
-    /// Where the request was in the middle of a poll.
+    /// Where a strand was in the middle of a poll.
     Sampled(ThreadSample),
+    /// A strand of which [`Began`] told is over.
+    Left {
+        strand: u64,
+        at: u64,
+        how: Left,
+        untold: Vec<Wake>,
+    },
     Ended(Box<Ended>),
     /// An endpoint was called that SkyWalking does not know yet.
     Discovered {
@@ -59,7 +69,7 @@ pub(crate) enum Event {
 /// A request that matches a profile task began.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub(crate) request: u64,
+    pub(crate) strand: Arc<Strand>,
     pub(crate) task: Arc<ActiveTask>,
     pub(crate) at: u64,
     pub(crate) wall: SystemTime,
@@ -68,10 +78,7 @@ pub(crate) struct Started {
     pub(crate) path: String,
     pub(crate) parent: Option<Parent>,
     pub(crate) slot: Arc<Slot>,
-    /// Since its last poll began.
-    pub(crate) first_wake: Arc<FirstWake>,
-    /// Events of it that found no room in the queue so far.
-    pub(crate) lost: Arc<AtomicU64>,
+    pub(crate) lineage: Arc<Lineage>,
     /// Held as long as the agent knows of the request.
     pub(crate) _place: Place,
 }
@@ -86,19 +93,41 @@ impl Started {
     }
 }
 
+/// A strand began beside the request's own future.
+#[derive(Debug)]
+pub(crate) struct Began {
+    pub(crate) strand: Arc<Strand>,
+    /// The type of its future or closure.
+    pub(crate) name: &'static str,
+    pub(crate) at: u64,
+    pub(crate) slot: Arc<Slot>,
+    /// Held as long as the agent knows of the strand.
+    pub(crate) _place: Place,
+}
+
+/// How a strand ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Completed,
+    /// Before it was ready.
+    Dropped,
+    /// It is polled as a part of another strand of the request.
+    Inline,
+}
+
 /// A followed request ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
+    /// The number of its own strand.
     pub(crate) request: u64,
     pub(crate) at: u64,
     /// `None` if there was no response.
     pub(crate) status: Option<u16>,
     /// Whether its body came to its end or its service failed, rather than being dropped on the way.
     pub(crate) completed: bool,
-    pub(crate) polls: u64,
-    pub(crate) busy_ns: u64,
-    pub(crate) scheduled_ns: u64,
-    pub(crate) longest_poll_ns: u64,
+    /// Of its own strand.
+    pub(crate) tally: Tally,
+    pub(crate) untold: Vec<Wake>,
 }
 
 /// The requests' end of the queue.
@@ -126,11 +155,11 @@ pub(crate) fn events() -> (Events, EventQueue) {
 }
 
 impl Events {
-    /// Whether the event is in the queue. Never blocks. The agent looks at stretches when it has reason to; what begins or
-    /// ends wakes it.
+    /// Whether the event is in the queue. Never blocks. The agent looks at stretches when it has reason to; a request
+    /// that begins or ends wakes it.
     pub(crate) fn send(&self, event: Event) -> bool {
-        let wakes =
-            !matches!(event, Event::Waited { .. } | Event::WaitEnded { .. } | Event::Ran { .. } | Event::Sampled(_));
+        let wakes = matches!(event, Event::Started(_) | Event::Ended(_) | Event::Discovered { .. })
+            || matches!(event, Event::NothingNew | Event::TooManyEndpoints);
         let is_queued = self.sender.try_send(event).is_ok();
         if wakes {
             self.worth_a_look.notify_one();
@@ -165,7 +194,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (events, queue) = events();
-        let refused = (0..QUEUED + 3).filter(|_| !events.send(Event::Ran { request: 1, from: 0, to: 1 }));
+        let refused = (0..QUEUED + 3).filter(|_| !events.send(Event::Ran { strand: 1, from: 0, to: 1 }));
         assert_eq!(refused.count(), 3);
         assert_eq!(std::iter::from_fn(|| queue.next()).count(), QUEUED);
     }

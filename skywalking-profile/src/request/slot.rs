@@ -1,4 +1,4 @@
-//! The wait that a request is in, where both the request and the agent can take it.
+//! The wait that a strand is in, where both the strand and the agent can take it.
 //!
 //! Whoever takes it owns it, leaves and images included, and the other side finds nothing: the request then only tells
 //! when the wait ended. One atomic swap, no lock: the request's thread never waits for the agent's.
@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ptr;
 
-use crate::await_tree::Leaf;
+use crate::await_tree::{Leaf, LeafToken, Line};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A wait that began and has not ended.
@@ -18,19 +18,42 @@ pub(crate) struct OpenWait {
     pub(crate) what: WaitFor,
 }
 
-/// What a request that is not being polled waits for.
+/// What a strand that is not being polled waits for.
 #[derive(Debug)]
 pub(crate) enum WaitFor {
-    /// One of these leaves of its await tree, in the order of their registration; none if no leaf showed itself.
-    Leaves(Vec<Leaf>),
+    Leaves {
+        /// Those of its await tree, in the order of their registration; none if no leaf showed itself.
+        leaves: Vec<Leaf>,
+        /// What woke it from waits before this one that were too short to be told.
+        untold: Vec<Wake>,
+    },
     Pause(Pause),
 }
 
-/// A wait that is not the request's own doing.
+/// A leaf woke its strand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wake {
+    pub(crate) line: Line,
+    /// By [`clock::now`](crate::clock::now).
+    pub(crate) at: u64,
+    /// The strand whose doing it was, if it was another one of the request.
+    pub(crate) by: Option<u64>,
+}
+
+impl Wake {
+    /// `None` if it has not woken it.
+    pub(crate) fn of(token: &LeafToken) -> Option<Self> {
+        Some(Self { line: token.line(), at: token.woken_at()?, by: token.woken_by() })
+    }
+}
+
+/// A wait that is not the strand's own doing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pause {
-    /// For its executor: the service has been called, its future has not been polled.
+    /// For its executor: the service has been called, or the task spawned, and its future has not been polled.
     FirstPoll,
+    /// For a thread that may be blocked.
+    BlockingThread,
     /// For the client, or whatever stands between it and the layer: the request has handed out its answer, or a part of
     /// it, and has not been asked for more.
     Peer,

@@ -14,9 +14,10 @@ use tracing::{info, warn};
 
 use self::finding::{Finding, Marks};
 pub(crate) use self::probe::{Probe, probe};
+use crate::TARGET;
+use crate::await_tree::{self, Registrations, Strand, StrandId};
 use crate::config::Sampling;
 use crate::stack::{Capture, Preferred, SUPPORTED, Shown, Symbolizer, Unwinder, prefer};
-use crate::{TARGET, await_tree};
 
 /// What is found, in one line.
 #[derive(Debug)]
@@ -86,10 +87,11 @@ fn look_at(probe: Probe, unwinder: &mut Unwinder) -> Finding {
     if !SUPPORTED {
         return Finding::Unsupported;
     }
-    let (mut future, mut leaves) = (probe(), Vec::new());
+    let (mut future, mut registrations) = (probe(), Registrations::default());
+    let strand = Arc::new(Strand::new(StrandId::of_request()));
     // It never ends.
-    let _ = await_tree::poll(Waker::noop(), &Arc::default(), &mut leaves, |cx| future.as_mut().poll(cx));
-    let capture = leaves.first().and_then(|leaf| leaf.capture.as_ref());
+    let _ = await_tree::poll(Waker::noop(), &strand, &mut registrations, |cx| future.as_mut().poll(cx));
+    let capture = registrations.leaves.first().and_then(|leaf| leaf.capture.as_ref());
     let Some(Shown::Native(image)) = capture.map(Capture::native_first) else {
         return Finding::NoStack;
     };

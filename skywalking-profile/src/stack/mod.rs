@@ -8,9 +8,9 @@
 
 mod annotation;
 mod capture;
-mod deferred;
 mod frame;
 mod name;
+pub(crate) mod nature;
 // Miri runs no assembly.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod native;
@@ -22,11 +22,11 @@ mod trim;
 
 pub(crate) use annotation::{Annotations, AroundPoll};
 pub(crate) use capture::{Capture, Preferred, Shown, has_room, prefer};
-pub(crate) use deferred::is_deferred;
 pub(crate) use frame::{CUT, CUT_OFF, Frame, UNKNOWN};
 #[cfg(test)]
 pub(crate) use frame::{DEEPEST, Source};
-pub(crate) use stale::is_stale;
+pub(crate) use name::named_by;
+pub(crate) use stale::{is_stale, polls_many};
 pub use trim::Frames;
 pub(crate) use trim::{Leaf, Signatures, signatures};
 

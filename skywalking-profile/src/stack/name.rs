@@ -70,6 +70,20 @@ impl fmt::Display for Name {
     }
 }
 
+/// The name of the function that `type_name` says a future or a closure is of; `None` if it is of a library, which may stand
+/// for any: a box, an adaptor.
+pub(crate) fn named_by(type_name: &str) -> Option<String> {
+    /// As long as a signature is.
+    const LONGEST: usize = 80;
+    /// With their families.
+    const LIBRARIES: [&str; 6] = ["core", "alloc", "std", "futures", "tokio", "tracing"];
+    let name = Name::of_demangled(type_name);
+    let is_of = |library: &&str| {
+        name.crate_name().strip_prefix(*library).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    };
+    (name.path.contains("::") && !LIBRARIES.iter().any(|library| is_of(&library))).then(|| name.short(LONGEST))
+}
+
 /// Types within types that a name is taken apart to.
 const DEEPEST: usize = 64;
 

@@ -42,7 +42,7 @@ fn is_arms(frames: &[&Frame], i: usize) -> bool {
 }
 
 /// Whether a call in this function may be of many futures, in turn.
-fn polls_many(frame: &Frame) -> bool {
+pub(crate) fn polls_many(frame: &Frame) -> bool {
     let path = frame.name.path();
     let is_of = |combinator: &str| path.strip_suffix(combinator).is_some_and(|module| module.ends_with("::"));
     path.starts_with("core::iter::") || ["JoinAll", "TryJoinAll", "SelectAll", "SelectOk"].into_iter().any(is_of)

@@ -21,7 +21,7 @@ pub enum Frames {
 }
 
 /// How a stack ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Leaf {
     /// In what is awaited.
     Awaited,

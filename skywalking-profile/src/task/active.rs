@@ -1,6 +1,7 @@
 //! A profile task in force, shared by the requests that match it and the agent.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, Route};
@@ -31,14 +32,38 @@ pub(crate) struct Losses {
     pub(crate) events: AtomicU64,
     /// Profiled requests whose shortest waits are not shown apart, for there were too many.
     pub(crate) coarsened: AtomicU64,
+    /// What profiled requests did beside that is not shown: spans.
+    pub(crate) spans: AtomicU64,
     /// Profiled requests that found no room among those that wait for the OAP.
     pub(crate) unreported: AtomicU64,
+    /// Tasks and closures of profiled requests that should have been followed, but there were too many.
+    pub(crate) children: AtomicU64,
+    /// What ended waits of profiled requests by work that is not followed, and how many.
+    uncovered: Mutex<Vec<(String, u64)>>,
     /// Waits whose stacks could not be copied.
     pub(crate) stackless: AtomicU64,
     /// Thread stacks, to compare the next with.
     pub(crate) samples: AtomicU64,
     /// Thread stacks whose callers are not known up to the poll: they begin with `[…]`.
     pub(crate) cut_samples: AtomicU64,
+}
+
+impl Losses {
+    /// Waits for each of these ended by work that is not followed.
+    pub(crate) fn add_uncovered(&self, waits: &[(String, u64)]) {
+        let mut uncovered = self.uncovered.lock().unwrap_or_else(PoisonError::into_inner);
+        for (leaf, count) in waits {
+            match uncovered.iter_mut().find(|(other, _)| other == leaf) {
+                Some((_, total)) => *total += count,
+                None => uncovered.push((leaf.clone(), *count)),
+            }
+        }
+    }
+
+    /// The same of all requests so far.
+    pub(crate) fn uncovered(&self) -> Vec<(String, u64)> {
+        self.uncovered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a task saw, for its closing line.

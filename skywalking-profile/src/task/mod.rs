@@ -5,7 +5,7 @@ mod board;
 mod endpoint;
 mod profile_task;
 
-pub(crate) use active::ActiveTask;
+pub(crate) use active::{ActiveTask, Losses};
 pub(crate) use board::{Board, Lookup, MOST_ENDPOINTS};
 pub(crate) use endpoint::{Route, cut_endpoint};
 pub(crate) use profile_task::Origin;

@@ -34,7 +34,7 @@ use crate::stack::Image;
 /// Where a request was in the middle of a poll.
 #[derive(Debug)]
 pub(crate) struct ThreadSample {
-    pub(crate) request: u64,
+    pub(crate) strand: u64,
     /// When the poll began, by [`clock::now`](crate::clock::now), as the other times.
     pub(crate) since: u64,
     /// It was there from `from` to `at`: a thread that answers a signal late did not run before.

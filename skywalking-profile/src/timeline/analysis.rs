@@ -20,6 +20,16 @@ pub(crate) struct Node {
     pub(crate) children: Vec<Self>,
 }
 
+/// The snapshots that the OAP analyses for a span that was from `start_ms` to `end_ms`, both
+/// included: all from the first to the last that were dumped then. `snapshots` are in order of
+/// sequence.
+pub(crate) fn within(snapshots: &[Snapshot], start_ms: i64, end_ms: i64) -> &[Snapshot] {
+    let is_within = |snapshot: &Snapshot| (start_ms..=end_ms).contains(&snapshot.time_ms);
+    let first = snapshots.iter().position(is_within);
+    let last = snapshots.iter().rposition(is_within);
+    first.zip(last).map_or(&[], |(first, last)| &snapshots[first..=last])
+}
+
 /// The trees of a segment, one for each distinct first frame, in the order of their first
 /// appearance.
 pub(crate) fn analyse(snapshots: &[Snapshot]) -> Vec<Node> {

@@ -1,10 +1,9 @@
 //! The edges of cells as whole milliseconds.
 
-use super::bounded_ns;
 use super::cells::Cell;
 use super::paths::{PathId, Paths};
 
-/// A time during which one stack is dumped, in milliseconds since the request began.
+/// A time during which one stack is dumped, in milliseconds since the window's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Step {
     /// Its start.
@@ -15,17 +14,7 @@ pub(super) struct Step {
     pub(super) path: PathId,
 }
 
-/// The start and the end of a request's span, in milliseconds since the whole millisecond of the
-/// wall clock in which the request began; its first and its last snapshot have the same times.
-///
-/// Everything else in the request is counted from this start, not from the true one: so the length
-/// of the whole is as exact as whole milliseconds can be, and so is that of each part.
-pub(crate) fn span_times(start_fraction_ns: u32, end_ns: u64) -> (i64, i64) {
-    let start_ms = nearest_ms(start_fraction_ns.into());
-    (start_ms, start_ms + nearest_ms(bounded_ns(end_ns)))
-}
-
-/// The steps of a request, in time order and not overlapping.
+/// The steps of a window, in time order and not overlapping.
 ///
 /// Every cell that is shown is part of one. Another cell needs a step only if its neighbours share
 /// frames that it does not have and a millisecond was found for it: those frames would go on
@@ -116,7 +105,8 @@ fn self_time(path: PathId) -> usize {
     2 * path.index() + 1
 }
 
-fn nearest_ms(ns: i64) -> i64 {
+/// Halves are rounded up.
+pub(super) fn nearest_ms(ns: i64) -> i64 {
     (ns + NS_PER_MS / 2).div_euclid(NS_PER_MS)
 }
 

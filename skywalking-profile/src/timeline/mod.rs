@@ -35,27 +35,50 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::analysis::{Node, analyse};
-pub(crate) use self::edges::span_times;
+pub(crate) use self::analysis::{Node, analyse, within};
 pub(crate) use self::snapshots::snapshots;
 
-/// What is known of one request when it ends.
+/// What is known of a segment when its request ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeline<'a> {
     /// The root frame: the endpoint.
     pub(crate) root: SignatureId,
-    /// Nanoseconds from the request's start to its end.
-    pub(crate) end_ns: u64,
-    /// How many nanoseconds into a millisecond of the wall clock the request began: less than
-    /// 1,000,000.
-    pub(crate) start_fraction_ns: u32,
     /// The profile task's dump period.
     pub(crate) dump_period: Duration,
-    /// In time order and not overlapping. What lies between two was too short to be recorded.
+    /// In time order, some hundreds at most. The OAP finds a span's snapshots by their dump times,
+    /// those at its start and at its end included: no two windows share a millisecond.
+    pub(crate) windows: &'a [Window<'a>],
+}
+
+/// What was done in a span's time, in nanoseconds since the request began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window<'a> {
+    /// Its start.
+    pub(crate) from_ns: u64,
+    /// Its end.
+    pub(crate) to_ns: u64,
+    /// In time order and not overlapping. What lies between two was too short to be recorded, what
+    /// lies outside of the window is cut off.
     pub(crate) visits: &'a [Visit],
 }
 
-/// One stretch of a request, in nanoseconds since the request began.
+impl Window<'_> {
+    /// The start and the end of the span, in milliseconds since the request's began; its first and
+    /// its last snapshot have the same times.
+    ///
+    /// Everything else in the window is counted from this start, not from the true one: so the
+    /// length of the whole is as exact as whole milliseconds can be, and so is that of each part.
+    pub(crate) fn span_ms(&self) -> (i64, i64) {
+        let start_ms = whole_ms(self.from_ns);
+        (start_ms, start_ms + edges::nearest_ms(self.length_ns()))
+    }
+
+    fn length_ns(&self) -> i64 {
+        bounded_ns(self.to_ns.saturating_sub(self.from_ns))
+    }
+}
+
+/// One stretch of a request, in nanoseconds since it began.
 #[derive(Clone, Debug)]
 pub(crate) struct Visit {
     /// Its start.
@@ -87,8 +110,7 @@ impl SignatureId {
 pub(crate) struct Snapshot {
     /// Its number in the segment, from 0 without a gap.
     pub(crate) sequence: i32,
-    /// The dump time in milliseconds since the whole millisecond of the wall clock in which the
-    /// request began.
+    /// The dump time in milliseconds since the request's span began.
     pub(crate) time_ms: i64,
     /// The thread stack.
     pub(crate) stack: Stack,
@@ -99,6 +121,11 @@ pub(crate) const LEAST_WAIT_NS: u64 = 1_000_000;
 
 /// The shortest poll that is shown.
 pub(crate) const LEAST_RUN_NS: u64 = LEAST_WAIT_NS / 2;
+
+/// The nearest whole millisecond: spans have no others.
+pub(crate) fn whole_ms(ns: u64) -> i64 {
+    edges::nearest_ms(bounded_ns(ns))
+}
 
 /// Nanoseconds of a request as a signed number, cut at 73 years so that sums do not overflow.
 fn bounded_ns(ns: u64) -> i64 {

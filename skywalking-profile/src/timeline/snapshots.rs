@@ -1,16 +1,17 @@
 //! Thread snapshots from a timeline.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cells::cells;
-use super::edges::{Step, span_times, steps};
+use super::edges::{Step, steps};
 use super::paths::{PathId, Paths};
-use super::stretches::stretches;
-use super::{LEAST_WAIT_NS, Snapshot, Stack, Timeline, bounded_ns};
+use super::stretches::{Stretch, stretches};
+use super::{LEAST_WAIT_NS, Snapshot, Stack, Timeline, Window, bounded_ns};
 
-/// What is to be reported of a request.
+/// What is to be reported of a segment.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     /// In order of sequence and of time, at most [`MOST_SNAPSHOTS`].
@@ -19,38 +20,46 @@ pub(crate) struct Snapshots {
     pub(crate) least_ns: u64,
 }
 
-/// The snapshots of a request.
+/// The snapshots of a segment.
 ///
-/// The first and the last are the root frame alone, at the start and the end of the request's span
-/// ([`span_times`]). When even two for each step are too many, the least length that is shown
-/// doubles until they are not.
+/// The first and the last of each window are the root frame alone, at the start and the end of its
+/// [span](Window::span_ms); between two windows there are none. When even two for each step are too
+/// many, the least length that is shown doubles until they are not.
 pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Snapshots {
     let mut paths = Paths::new(timeline.root);
-    let stretches = stretches(timeline, &mut paths);
-    let end_ns = bounded_ns(timeline.end_ns);
+    let stretches: Vec<_> = timeline.windows.iter().map(|window| stretches(window, &mut paths)).collect();
     let mut least_ns = bounded_ns(LEAST_WAIT_NS);
     let (steps, interval_ms) = loop {
-        let cells = cells(&stretches, end_ns, least_ns, &paths);
-        let steps = steps(&cells, &paths);
+        let windows = iter::zip(timeline.windows, &stretches);
+        let steps: Vec<_> =
+            windows.flat_map(|(window, stretches)| window_steps(window, stretches, least_ns, &paths)).collect();
         if let Some(interval_ms) = finest_interval_ms(&steps, timeline.dump_period) {
             break (steps, interval_ms);
         }
         least_ns *= 2;
     };
 
-    let (start_ms, end_ms) = span_times(timeline.start_fraction_ns, timeline.end_ns);
-    let root = paths.stack(PathId::ROOT);
     let mut stacks: HashMap<PathId, Stack> = HashMap::new();
-    let mut dumps = vec![(start_ms, Arc::clone(&root))];
+    let mut dumps = Vec::new();
     for step in &steps {
         let stack = stacks.entry(step.path).or_insert_with(|| paths.stack(step.path));
-        for time_ms in dump_times_ms(step, interval_ms) {
-            dumps.push((start_ms + time_ms, Arc::clone(stack)));
-        }
+        dumps.extend(dump_times_ms(step, interval_ms).map(|time_ms| (time_ms, Arc::clone(stack))));
     }
-    dumps.push((end_ms, root));
     let list = (0..).zip(dumps).map(|(sequence, (time_ms, stack))| Snapshot { sequence, time_ms, stack }).collect();
     Snapshots { list, least_ns: least_ns.unsigned_abs() }
+}
+
+/// The steps of a window, its two edges included, in milliseconds since the request's span began.
+fn window_steps(window: &Window<'_>, stretches: &[Stretch], least_ns: i64, paths: &Paths) -> Vec<Step> {
+    let (start_ms, end_ms) = window.span_ms();
+    let edge = |at_ms| Step { from_ms: at_ms, to_ms: at_ms, path: PathId::ROOT };
+    let cells = cells(stretches, window.length_ns(), least_ns, paths);
+    let steps = steps(&cells, paths).into_iter().map(|step| Step {
+        from_ms: start_ms + step.from_ms,
+        to_ms: start_ms + step.to_ms,
+        ..step
+    });
+    iter::once(edge(start_ms)).chain(steps).chain([edge(end_ms)]).collect()
 }
 
 /// The shortest interval between the dumps of a step that keeps the number of snapshots in bounds.
@@ -59,7 +68,7 @@ fn finest_interval_ms(steps: &[Step], dump_period: Duration) -> Option<i64> {
     let at_most = |most: i64| {
         move |interval_ms: i64| {
             let counts = steps.iter().map(|step| dump_count(step, interval_ms));
-            2 + counts.sum::<i64>() <= most
+            counts.sum::<i64>() <= most
         }
     };
     let period_ms = i64::try_from(dump_period.as_millis()).unwrap_or(i64::MAX).max(FINEST_INTERVAL_MS);

@@ -1,12 +1,12 @@
 //! Visits made sound: in time order, within the request, none of them empty, each with a path.
 
 use super::paths::{PathId, Paths};
-use super::{SignatureId, Timeline, bounded_ns};
+use super::{SignatureId, Window, bounded_ns};
 
 /// One visit, or several that touch and have the same path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stretch {
-    /// Nanoseconds since the request began.
+    /// Nanoseconds since the window's start.
     pub(super) from_ns: i64,
     /// More than `from_ns`.
     pub(super) to_ns: i64,
@@ -16,18 +16,19 @@ pub(super) struct Stretch {
     pub(super) running: bool,
 }
 
-/// The stretches of a request, in time order and not overlapping. Where visits overlap, the earlier
-/// one has the time; what lies beyond the request's end is cut off.
+/// The stretches of a window, in time order and not overlapping. Where visits overlap, the earlier
+/// one has the time; what lies outside of the window is cut off.
 ///
 /// A poll without a sample is `[running]` in what is [between](Paths::between) the stacks before
 /// and after it.
-pub(super) fn stretches(timeline: &Timeline<'_>, paths: &mut Paths) -> Vec<Stretch> {
-    let end_ns = bounded_ns(timeline.end_ns);
+pub(super) fn stretches(window: &Window<'_>, paths: &mut Paths) -> Vec<Stretch> {
+    let since_start_ns = |ns: u64| bounded_ns(ns.saturating_sub(window.from_ns));
+    let end_ns = window.length_ns();
     let mut at_ns = 0;
-    let mut visits = Vec::with_capacity(timeline.visits.len());
-    for visit in timeline.visits {
-        let from_ns = bounded_ns(visit.from_ns).max(at_ns);
-        let to_ns = bounded_ns(visit.to_ns).min(end_ns);
+    let mut visits = Vec::with_capacity(window.visits.len());
+    for visit in window.visits {
+        let from_ns = since_start_ns(visit.from_ns).max(at_ns);
+        let to_ns = since_start_ns(visit.to_ns).min(end_ns);
         if from_ns < to_ns {
             let path = visit.stack.as_deref().map(|stack| paths.intern(stack));
             visits.push((from_ns, to_ns, path));

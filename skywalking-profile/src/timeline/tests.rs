@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Node, SignatureId, Snapshot, Stack, Timeline, Visit, analyse, snapshots, span_times};
+use super::{Node, SignatureId, Snapshot, Stack, Timeline, Visit, Window, analyse, snapshots, whole_ms};
 
 const ROOT: SignatureId = SignatureId('/' as u32);
 
@@ -38,7 +38,6 @@ fn stack(path: &str) -> Stack {
 struct Recording {
     visits: Vec<Visit>,
     end_ns: u64,
-    start_fraction_ns: u32,
 }
 
 impl Recording {
@@ -67,14 +66,14 @@ impl Recording {
     }
 
     fn snapshots(&self, dump_period_ms: u64) -> Vec<Snapshot> {
-        snapshots(&Timeline {
-            root: ROOT,
-            end_ns: self.end_ns,
-            start_fraction_ns: self.start_fraction_ns,
-            dump_period: Duration::from_millis(dump_period_ms),
-            visits: &self.visits,
-        })
-        .list
+        self.snapshots_of(&[(0, self.end_ns)], dump_period_ms)
+    }
+
+    /// Of these windows of it, from and to, in nanoseconds.
+    fn snapshots_of(&self, windows: &[(u64, u64)], dump_period_ms: u64) -> Vec<Snapshot> {
+        let window = |&(from_ns, to_ns)| Window { from_ns, to_ns, visits: &self.visits };
+        let windows: Vec<_> = windows.iter().map(window).collect();
+        snapshots(&Timeline { root: ROOT, dump_period: Duration::from_millis(dump_period_ms), windows: &windows }).list
     }
 
     /// The durations in milliseconds that the OAP shows, by path.
@@ -111,12 +110,11 @@ fn dumps(dumps: &[(i64, &str)]) -> Vec<Snapshot> {
 /// ends, and no more than the OAP analyses.
 #[track_caller]
 fn assert_well_formed(snapshots: &[Snapshot], recording: &Recording) {
-    let (start_ms, end_ms) = span_times(recording.start_fraction_ns, recording.end_ns);
     let [first, .., last] = snapshots else {
         panic!("a request has at least two snapshots");
     };
-    assert_eq!((first.time_ms, &*first.stack), (start_ms, &[ROOT][..]));
-    assert_eq!((last.time_ms, &*last.stack), (end_ms, &[ROOT][..]));
+    assert_eq!((first.time_ms, &*first.stack), (0, &[ROOT][..]));
+    assert_eq!((last.time_ms, &*last.stack), (whole_ms(recording.end_ns), &[ROOT][..]));
     assert!((0..).zip(snapshots).all(|(sequence, snapshot)| snapshot.sequence == sequence));
     assert!(snapshots.is_sorted_by_key(|snapshot| snapshot.time_ms));
     assert!(snapshots.iter().all(|snapshot| snapshot.stack.first() == Some(&ROOT)));
@@ -180,15 +178,25 @@ fn snapshots_run_from_edge_to_edge() {
 }
 
 #[test]
-fn snapshots_have_the_times_of_the_span() {
-    for (start_fraction_ns, end_ms, times) in
-        [(0, 5.4, (0, 5)), (499_999, 5.4, (0, 5)), (500_000, 5.4, (1, 6)), (999_999, 5.5, (1, 7))]
-    {
-        let mut recording = Recording::default().wait(end_ms, "/a");
-        recording.start_fraction_ns = start_fraction_ns;
-        assert_eq!(span_times(start_fraction_ns, recording.end_ns), times);
-        assert_well_formed(&recording.snapshots(10), &recording);
-    }
+fn windows_have_snapshots_of_their_own() {
+    let recording = Recording::default().wait(8.0, "/a").wait(8.0, "/b").wait(8.0, "/c");
+    assert_eq!(
+        recording.snapshots_of(&[(1_000_000, 3_000_000), (4_000_000, 10_400_000), (11_000_000, 11_400_000)], 100),
+        dumps(&[
+            (1, "/"),
+            (1, "/a"),
+            (3, "/a"),
+            (3, "/"),
+            (4, "/"),
+            (4, "/a"),
+            (8, "/a"),
+            (8, "/b"),
+            (10, "/b"),
+            (10, "/"),
+            (11, "/"),
+            (11, "/"),
+        ])
+    );
 }
 
 #[test]
@@ -440,7 +448,6 @@ fn visits_are_cut_to_the_request_and_to_each_other() {
             visit(90, 99, "/g"),
         ],
         end_ns: 20_000_000,
-        start_fraction_ns: 0,
     };
     recording.shows(&[("/", 20), ("/a", 10), ("/b", 5), ("/f", 2)]);
 }
@@ -453,7 +460,6 @@ fn extreme_numbers_do_no_harm() {
             Visit { from_ns: u64::MAX, to_ns: 0, stack: Some(stack("/a")) },
         ],
         end_ns: u64::MAX,
-        start_fraction_ns: u32::MAX,
     };
     for dump_period_ms in [0, 10, u64::MAX] {
         assert_well_formed(&recording.snapshots(dump_period_ms), &recording);

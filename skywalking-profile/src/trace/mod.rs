@@ -1,7 +1,7 @@
-//! The trace side: the segment that a profile hangs on, and the caller's trace that the segment hangs on.
+//! The trace side: the segments that a profile hangs on, and the caller's trace that they hang on.
 
 mod segment;
 mod sw8;
 
-pub(crate) use segment::{Segment, WallClock, new_id};
+pub(crate) use segment::{Segment, Span, SpanKind, epoch_ms, new_id};
 pub(crate) use sw8::Parent;

@@ -2,16 +2,16 @@
 //!
 //! The OAP acknowledges a client stream as a whole, when it ends, and stores it a moment later, if it lives that long. A
 //! stream that breaks before may have arrived or not, and its JDBC storages insert a repeated record twice. So a profiled
-//! request goes out snapshots first, and then its segment, which alone makes them visible: whatever breaks before that is
-//! all sent anew under another segment id, and is never seen twice. Only when the segment has left this process is nothing
-//! repeated; if its stream breaks, the request is counted as lost, though it may have arrived.
+//! request goes out snapshots first, and then its segments in one stream, which alone make them visible: whatever breaks
+//! before that is all sent anew under other segment ids, and is never seen twice. Only when the segments have left this
+//! process is nothing repeated; if their stream breaks, the request is counted as lost, though it may have arrived.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use skywalking_profile_proto::v3::ProfileTaskFinishReport;
 use skywalking_profile_proto::v3::profile_task_client::ProfileTaskClient;
 use skywalking_profile_proto::v3::trace_segment_report_service_client::TraceSegmentReportServiceClient;
+use skywalking_profile_proto::v3::{ProfileTaskFinishReport, SegmentObject};
 use tonic::Status;
 use tracing::{debug, info, warn};
 
@@ -21,7 +21,7 @@ use super::connection::{is_unsent, reason};
 use super::message::thread_snapshot;
 use crate::TARGET;
 use crate::backend::{Report, Reports, Sample};
-use crate::trace::{Segment, new_id};
+use crate::trace::Segment;
 
 /// Tries of one report that reach the OAP and fail: with back-off some two minutes.
 const TRIES: u32 = 10;
@@ -46,11 +46,11 @@ impl Oap {
                 Report::Sample(sample) => {
                     let sent = self.send_sample(sample).await;
                     let of_task = delivered.entry(sample.task_id.clone()).or_default();
-                    let (task, segment) = (&sample.task_id, &sample.segment.segment_id);
+                    let (task, segment) = (&sample.task_id, &sample.main.segment.segment_id);
                     match sent {
                         Ok(()) => {
                             of_task.requests += 1;
-                            of_task.snapshots += sample.snapshots.len();
+                            of_task.snapshots += sample.parts().map(|part| part.snapshots.len()).sum::<usize>();
                             debug!(target: TARGET, task, segment, "a profiled request is delivered");
                         }
                         Err(status) => {
@@ -70,9 +70,10 @@ impl Oap {
 
     /// Not worth a queue: the endpoint is discovered again when the OAP is back.
     async fn discover(&self, segment: &Segment) {
-        let is_sent = !self.connection.is_broken() && self.send_segment(segment).await.is_ok();
+        let is_sent =
+            !self.connection.is_broken() && self.send_segments(vec![self.segment_object(segment)]).await.is_ok();
         if !is_sent {
-            self.missed.borrow_mut().insert(Arc::clone(&segment.endpoint));
+            self.missed.borrow_mut().insert(Arc::clone(&segment.first.name));
         }
     }
 
@@ -81,7 +82,7 @@ impl Oap {
         let mut failed = 0;
         loop {
             let status = match self.send_snapshots(sample).await {
-                Ok(()) => match self.send_segment(&sample.segment).await {
+                Ok(()) => match self.send_segments(self.segment_objects(sample)).await {
                     // The OAP has gone since it acknowledged the snapshots, and may not have stored them.
                     Err(status) if is_unsent(&status) => status,
                     sent => return sent,
@@ -89,7 +90,7 @@ impl Oap {
                 Err(status) => status,
             };
             // What arrived of it stays without a segment, which nobody sees.
-            sample.segment.segment_id = new_id();
+            sample.renew_segment_ids();
             failed += u32::from(!is_unsent(&status));
             if failed == TRIES {
                 return Err(status);
@@ -100,8 +101,10 @@ impl Oap {
     }
 
     async fn send_snapshots(&self, sample: &Sample) -> Result<(), Status> {
-        for batch in sample.snapshots.chunks(BATCH) {
-            let batch: Vec<_> = batch.iter().map(|snapshot| thread_snapshot(sample, snapshot)).collect();
+        let snapshots = sample.parts().flat_map(|part| part.snapshots.iter().map(move |snapshot| (part, snapshot)));
+        let mut messages = snapshots.map(|(part, snapshot)| thread_snapshot(sample, part, snapshot)).peekable();
+        while messages.peek().is_some() {
+            let batch: Vec<_> = messages.by_ref().take(BATCH).collect();
             let stream = tokio_stream::iter(batch);
             self.connection
                 .call(async |channel| ProfileTaskClient::new(channel).collect_snapshot(stream).await)
@@ -110,8 +113,8 @@ impl Oap {
         Ok(())
     }
 
-    async fn send_segment(&self, segment: &Segment) -> Result<(), Status> {
-        let stream = tokio_stream::once(self.segment_object(segment));
+    async fn send_segments(&self, segments: Vec<SegmentObject>) -> Result<(), Status> {
+        let stream = tokio_stream::iter(segments);
         let sent =
             self.connection.call(async |channel| TraceSegmentReportServiceClient::new(channel).collect(stream).await);
         sent.await.map(drop)

@@ -15,7 +15,7 @@ use super::Oap;
 use super::command::TaskCommand;
 use crate::TARGET;
 use crate::backend::News;
-use crate::trace::WallClock;
+use crate::trace::epoch_ms;
 
 /// How long an OAP without a profile receiver is left alone.
 const UNIMPLEMENTED_AGAIN: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ impl Oap {
                             }
                         };
                         // An OAP whose clock is wrong for a while is not to hide the tasks that come after.
-                        last_command_time = last_command_time.max(create_time.min(now_ms()));
+                        last_command_time = last_command_time.max(create_time.min(epoch_ms(SystemTime::now())));
                         if !known.insert(task_id.clone()) {
                             continue;
                         }
@@ -87,9 +87,4 @@ impl Oap {
             sleep(self.task_interval).await;
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    WallClock::from(SystemTime::now()).ms
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::{Symbolizer, Unwinder};
-use crate::await_tree;
+use crate::await_tree::{self, Registrations, Strand, StrandId};
 use crate::stack::frame::CUT;
 use crate::stack::{Capture, Shown};
 
@@ -36,10 +36,13 @@ impl Future for Leaf {
 
 #[test]
 fn an_await_path_is_named_from_its_root_to_its_leaf() {
-    let (mut request, mut leaves) = (pin!(order()), Vec::new());
-    let polled = await_tree::poll(Waker::noop(), &Arc::default(), &mut leaves, |cx| request.as_mut().poll(cx));
+    let (mut request, mut registrations) = (pin!(order()), Registrations::default());
+    let strand = Arc::new(Strand::new(StrandId::of_request()));
+    let polled = await_tree::poll(Waker::noop(), &strand, &mut registrations, |cx| request.as_mut().poll(cx));
     assert!(polled.is_pending());
-    let Some(Shown::Native(image)) = leaves[0].capture.as_ref().map(Capture::preferred) else { panic!("{leaves:?}") };
+    let Some(Shown::Native(image)) = registrations.leaves[0].capture.as_ref().map(Capture::preferred) else {
+        panic!("{registrations:?}")
+    };
     let addresses = Unwinder::new().unwind(image);
     let frames = Symbolizer::new().symbolize(&addresses);
     let ours = frames

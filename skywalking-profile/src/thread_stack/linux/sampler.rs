@@ -297,7 +297,7 @@ impl<D: Fn(ThreadSample) -> bool> Rounds<D> {
 
     /// Whether there was room for it.
     fn tell(&self, polled: Polled, from: u64, at: u64, stack: SampledStack) -> bool {
-        self.deliver(ThreadSample { request: polled.request, since: polled.since, from, at, stack })
+        self.deliver(ThreadSample { strand: polled.strand, since: polled.since, from, at, stack })
     }
 
     fn deliver(&self, sample: ThreadSample) -> bool {

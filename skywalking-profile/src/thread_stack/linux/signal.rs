@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(unsafe { libc::sigaltstack(&raw const ours, &raw mut rusts) }, 0);
             let thread = Thread::take(current_tid()).unwrap();
             let frame = PollFrame::here().unwrap();
-            thread.set_polled(Some(Polled { sampler: u64::MAX, request: 1, since: 1, frame }));
+            thread.set_polled(Some(Polled { sampler: u64::MAX, strand: 1, since: 1, frame }));
             assert!(thread.copy.ask());
             send(signal, thread, current_tid()).unwrap();
             assert!(thread.copy.take(|copy| copy.polled.is_some()).unwrap());

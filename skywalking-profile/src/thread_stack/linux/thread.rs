@@ -31,7 +31,7 @@ unsafe impl Sync for Thread {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Polled {
     pub(super) sampler: u64,
-    pub(super) request: u64,
+    pub(super) strand: u64,
     /// When the poll began, by [`clock::now`](crate::clock::now).
     pub(super) since: u64,
     pub(super) frame: PollFrame,
@@ -126,7 +126,7 @@ struct Published {
     /// Odd while the rest is being written.
     version: AtomicU64,
     sampler: AtomicU64,
-    request: AtomicU64,
+    strand: AtomicU64,
     since: AtomicU64,
     stack_low: AtomicUsize,
     /// 0: nobody.
@@ -141,7 +141,7 @@ impl Published {
         fence(Ordering::Release);
         if let Some(polled) = polled {
             self.sampler.store(polled.sampler, Ordering::Relaxed);
-            self.request.store(polled.request, Ordering::Relaxed);
+            self.strand.store(polled.strand, Ordering::Relaxed);
             self.since.store(polled.since, Ordering::Relaxed);
             self.stack_low.store(polled.frame.stack_low, Ordering::Relaxed);
         }
@@ -153,7 +153,7 @@ impl Published {
         let version = self.version.load(Ordering::Acquire);
         let polled = Polled {
             sampler: self.sampler.load(Ordering::Relaxed),
-            request: self.request.load(Ordering::Relaxed),
+            strand: self.strand.load(Ordering::Relaxed),
             since: self.since.load(Ordering::Relaxed),
             frame: PollFrame {
                 stack_low: self.stack_low.load(Ordering::Relaxed),
@@ -175,7 +175,7 @@ mod tests {
 
     fn polled(i: u64) -> Polled {
         let frame = PollFrame { stack_low: i as usize, sp: i as usize };
-        Polled { sampler: i, request: i, since: i, frame }
+        Polled { sampler: i, strand: i, since: i, frame }
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
             });
             while !done.load(Ordering::Acquire) {
                 if let Some(read) = published.read() {
-                    assert_eq!(read, polled(read.request));
+                    assert_eq!(read, polled(read.strand));
                 }
             }
         });

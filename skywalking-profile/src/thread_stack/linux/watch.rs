@@ -28,7 +28,7 @@ impl Drop for Own {
 #[inline(never)]
 pub(crate) fn watch<R>(
     sampling: &Sampling,
-    request: u64,
+    strand: u64,
     since: u64,
     deliver: impl Fn(ThreadSample),
     run: impl FnOnce() -> R,
@@ -43,7 +43,7 @@ pub(crate) fn watch<R>(
     if thread.polled().is_some() {
         return run();
     }
-    let polled = Polled { sampler: sampling.id(), request, since, frame };
+    let polled = Polled { sampler: sampling.id(), strand, since, frame };
     let _watched = Watched { thread, sampling, deliver };
     thread.set_polled(Some(polled));
     sampling.wake();
@@ -77,7 +77,7 @@ pub(super) fn taken(thread: &Thread, sampling: &Sampling) -> Option<ThreadSample
             bytes.extend_from_slice(&copy.bytes);
             let stack = SampledStack::Copied(Image::of_copy(copy.registers, bytes, &polled.frame)?);
             let from = thread.asked.load(Ordering::Relaxed).clamp(polled.since.min(copy.at), copy.at);
-            Some(ThreadSample { request: polled.request, since: polled.since, from, at: copy.at, stack })
+            Some(ThreadSample { strand: polled.strand, since: polled.since, from, at: copy.at, stack })
         });
         // They may hold secrets of the application.
         copy.bytes.fill(0);

@@ -1,0 +1,188 @@
+//! The critical path of a strand, and what it did beside it.
+//!
+//! A strand that awaits several leaves at once, by `join!`, `select!` or their like, goes on when one of them wakes it. Seen
+//! from its end, each wait belongs to the leaf without which what came after would not have begun: that of the wake that
+//! began the poll in which the next leaf of the path first registered. So an arm of a `join!` that others were waited for is
+//! off the path, and so is the loser of a `select!`.
+//!
+//! Waits are all there is here: that a strand runs is on the path in any case.
+
+use super::lines::Piece;
+
+/// A stretch in which the strand was not polled, by [`clock::now`](crate::clock::now).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// Whether it is known to follow the wait before it: nothing but polls lies between.
+    pub(super) follows: bool,
+}
+
+/// Pieces go by their indices.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Division {
+    /// Of each wait: the leaf on the path; several if it is not known which, none if no leaf showed itself.
+    pub(super) path: Vec<Vec<usize>>,
+    /// Branches off the path that woke the strand, or were pending when it ended, each with its leaves in the order of time.
+    pub(super) beside: Vec<Vec<usize>>,
+    /// Branches that never woke it and were dropped, alike.
+    pub(super) losers: Vec<Vec<usize>>,
+    /// Of each wait: whether one of its leaves woke the strand.
+    pub(super) has_woken: Vec<bool>,
+}
+
+/// What symbols tell of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nature {
+    /// It is not stale.
+    pub(super) is_awaited: bool,
+    /// Polled again, it drops its token before it registers anew: its line ends, though it does not.
+    pub(super) begins_anew: bool,
+}
+
+/// Divides what a strand waited for. `pieces` are in the order in which they began, each with its nature, `waits` in time order
+/// and not overlapping.
+///
+/// Without `completed`, the strand was dropped in its last wait, or goes on in it.
+pub(super) fn divide(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], completed: bool) -> Division {
+    let awaited = awaited(pieces, natures, waits);
+    let before = before(pieces, natures, waits, &awaited);
+    let path = path(pieces, waits, &awaited, &before, completed);
+    let (beside, losers) = branches(pieces, waits, &awaited, &path, &before, completed);
+    let woke = |here: &Vec<usize>, wait: &Wait| {
+        here.iter().any(|&piece| pieces[piece].woken.is_some_and(|woken| woken.at <= wait.to))
+    };
+    let has_woken = awaited.iter().zip(waits).map(|(here, wait)| woke(here, wait)).collect();
+    Division { path, beside, losers, has_woken }
+}
+
+/// The pieces that cover each wait, in their order.
+fn awaited(pieces: &[&Piece], natures: &[Nature], waits: &[Wait]) -> Vec<Vec<usize>> {
+    let (mut begun, mut open) = (0, Vec::new());
+    waits
+        .iter()
+        .map(|wait| {
+            while pieces.get(begun).is_some_and(|piece| piece.from <= wait.from) {
+                if natures[begun].is_awaited {
+                    open.push(begun);
+                }
+                begun += 1;
+            }
+            open.retain(|&piece: &usize| pieces[piece].to >= wait.to);
+            open.clone()
+        })
+        .collect()
+}
+
+/// The piece that each one came after.
+fn before(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], awaited: &[Vec<usize>]) -> Vec<Option<usize>> {
+    let mut before = vec![None; pieces.len()];
+    for i in 1..waits.len() {
+        let (earlier, now) = (&awaited[i - 1], &awaited[i]);
+        if !waits[i].follows || earlier.is_empty() {
+            continue;
+        }
+        let mut taken = vec![false; earlier.len()];
+        for &piece in now.iter().filter(|piece| !earlier.contains(piece)) {
+            let is_same = |&other: &usize| {
+                let (one, same) = (pieces[other], pieces[piece]);
+                one.addresses == same.addresses
+                    && one.woken.is_none()
+                    && (one.line == same.line || natures[other].begins_anew)
+            };
+            let same = (0..earlier.len()).find(|&i| !taken[i] && !now.contains(&earlier[i]) && is_same(&earlier[i]));
+            let found = same.or_else(|| likeliest(pieces, earlier, now, &taken, piece));
+            if let Some(found) = found {
+                taken[found] = true;
+                before[piece] = Some(earlier[found]);
+            }
+        }
+    }
+    before
+}
+
+/// Of the leaves of the wait before, the one whose wake brought `piece` about: of those that woke the one whose stack has
+/// most in common with it, then one that nothing else came after, then the first to wake.
+fn likeliest(pieces: &[&Piece], earlier: &[usize], now: &[usize], taken: &[bool], piece: usize) -> Option<usize> {
+    let has_ended = |other: usize| !now.contains(&other);
+    let rank = |&candidate: &usize| {
+        let other = earlier[candidate];
+        let woken = pieces[other].woken.filter(|_| has_ended(other));
+        let first = std::cmp::Reverse(woken.map(|woken| woken.at));
+        (woken.is_some(), has_ended(other), common(pieces[other], pieces[piece]), !taken[candidate], first)
+    };
+    // Of equals the first: `max_by_key` would take the last.
+    (0..earlier.len()).rev().max_by_key(rank)
+}
+
+/// How many calls the stacks of two leaves share, from the root.
+pub(super) fn common(one: &Piece, other: &Piece) -> usize {
+    let (Some(one), Some(other)) = (&one.addresses, &other.addresses) else { return 0 };
+    one.iter().zip(&**other).take_while(|(one, other)| one == other).count()
+}
+
+fn path(
+    pieces: &[&Piece],
+    waits: &[Wait],
+    awaited: &[Vec<usize>],
+    before: &[Option<usize>],
+    completed: bool,
+) -> Vec<Vec<usize>> {
+    let mut path = vec![Vec::new(); waits.len()];
+    let mut current: Vec<usize> = Vec::new();
+    for i in (0..waits.len()).rev() {
+        let is_last = i + 1 == waits.len();
+        let mut here: Vec<usize> = current.iter().copied().filter(|piece| awaited[i].contains(piece)).collect();
+        if here.is_empty() && (is_last || waits[i + 1].follows) {
+            here =
+                current.iter().filter_map(|&piece| before[piece]).filter(|piece| awaited[i].contains(piece)).collect();
+            here.sort_unstable();
+            here.dedup();
+        }
+        if here.is_empty() {
+            let has_more = !is_last || completed;
+            let first = |&piece: &usize| Some((pieces[piece].woken.filter(|_| has_more)?.at, piece));
+            here = match awaited[i].iter().filter_map(first).min() {
+                Some((_, piece)) => vec![piece],
+                None => awaited[i].clone(),
+            };
+        }
+        if !here.is_empty() {
+            current.clone_from(&here);
+        }
+        path[i] = here;
+    }
+    path
+}
+
+/// What came after what, without what is on the path: branches that are shown, and those that lost.
+fn branches(
+    pieces: &[&Piece],
+    waits: &[Wait],
+    awaited: &[Vec<usize>],
+    path: &[Vec<usize>],
+    before: &[Option<usize>],
+    completed: bool,
+) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+    let mut is_off_path = vec![false; pieces.len()];
+    awaited.iter().flatten().for_each(|&piece| is_off_path[piece] = true);
+    path.iter().filter(|here| here.len() == 1).for_each(|here| is_off_path[here[0]] = false);
+    let mut branch_of: Vec<Option<usize>> = vec![None; pieces.len()];
+    let mut branches: Vec<Vec<usize>> = Vec::new();
+    for piece in (0..pieces.len()).filter(|&piece| is_off_path[piece]) {
+        let earlier = before[piece].and_then(|earlier| branch_of[earlier]);
+        // The first that comes after a piece goes on with its branch, others begin one.
+        let goes_on = earlier.filter(|&branch| branches[branch].last() == before[piece].as_ref());
+        let branch = goes_on.unwrap_or_else(|| {
+            branches.push(Vec::new());
+            branches.len() - 1
+        });
+        branches[branch].push(piece);
+        branch_of[piece] = Some(branch);
+    }
+    let end = waits.last().map(|wait| wait.to);
+    let is_pending = |piece: usize| !completed && Some(pieces[piece].to) == end;
+    branches
+        .into_iter()
+        .partition(|branch| branch.iter().any(|&piece| pieces[piece].woken.is_some() || is_pending(piece)))
+}

@@ -1,0 +1,130 @@
+//! Whose doing a wake is: that of the strand that runs on the thread, or of one whose own wake is being passed on.
+//!
+//! Three marks of a thread tell. Each is of one strand, which counts if it is another one of the woken leaf's request:
+//!
+//! - A leaf token of the strand is passing on its wake at this moment: a collection (`FuturesUnordered`, `JoinSet`) lends
+//!   its futures wakers of its own, and wakes whoever polls the collection.
+//! - The strand is being polled: it sends to a channel, or lets go of a lock.
+//! - The strand has ended, and nothing of a followed request has run on the thread since: its executor hands its output to
+//!   the `JoinHandle`. That is laid to it once only, for what comes after is somebody else's.
+
+use std::cell::Cell;
+
+use super::strand::StrandId;
+
+#[derive(Clone, Copy)]
+struct Marks {
+    passes_on: Option<StrandId>,
+    runs: Option<StrandId>,
+    has_ended: Option<StrandId>,
+}
+
+thread_local! {
+    static MARKS: Cell<Marks> = const { Cell::new(Marks { passes_on: None, runs: None, has_ended: None }) };
+}
+
+/// Restores the marks as they were.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    restored: Option<StrandId>,
+    mark: Mark,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    PassesOn,
+    Runs,
+}
+
+impl Origin {
+    /// From here on `strand` runs on this thread.
+    pub(crate) fn run(strand: StrandId) -> Self {
+        let restored = change(|marks| {
+            marks.has_ended = None;
+            marks.runs.replace(strand)
+        });
+        Self { restored, mark: Mark::Runs }
+    }
+
+    /// From here on a token of `strand` passes on its wake.
+    pub(super) fn pass_on(strand: StrandId) -> Self {
+        Self { restored: change(|marks| marks.passes_on.replace(strand)), mark: Mark::PassesOn }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let restored = self.restored;
+        change(|marks| match self.mark {
+            Mark::PassesOn => marks.passes_on = restored,
+            Mark::Runs => marks.runs = restored,
+        });
+    }
+}
+
+/// The strand has ended on this thread.
+pub(crate) fn has_ended(strand: StrandId) {
+    change(|marks| marks.has_ended = Some(strand));
+}
+
+/// The strand that a wake of `woken` on this thread is to be laid to, if it is another one of the same request.
+pub(super) fn of_wake(woken: StrandId) -> Option<u64> {
+    let is_other = |strand: &StrandId| strand.request == woken.request && strand.number != woken.number;
+    change(|marks| {
+        if marks.passes_on.is_some() || marks.runs.is_some() {
+            return marks.passes_on.or(marks.runs).filter(is_other);
+        }
+        marks.has_ended.take_if(|strand| is_other(strand))
+    })
+    .map(|strand| strand.number)
+}
+
+fn change<R>(change: impl FnOnce(&mut Marks) -> R) -> R {
+    let mut marks = MARKS.get();
+    let result = change(&mut marks);
+    MARKS.set(marks);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_is_laid_to_another_strand_of_its_request() {
+        let parent = StrandId::of_request();
+        let (child, stranger) = (parent.beside(), StrandId::of_request());
+        assert_eq!(of_wake(parent), None);
+        let runs = Origin::run(child);
+        assert_eq!((of_wake(parent), of_wake(child), of_wake(stranger)), (Some(child.number), None, None));
+        let nested = Origin::run(stranger);
+        assert_eq!(of_wake(parent), None);
+        drop(nested);
+        assert_eq!(of_wake(parent), Some(child.number));
+        drop(runs);
+        assert_eq!(of_wake(parent), None);
+    }
+
+    #[test]
+    fn a_wake_that_is_passed_on_is_laid_to_who_passes_it_on() {
+        let parent = StrandId::of_request();
+        let (child, grandchild) = (parent.beside(), parent.beside());
+        let _runs = Origin::run(grandchild);
+        let passed_on = Origin::pass_on(child);
+        assert_eq!(of_wake(parent), Some(child.number));
+        drop(passed_on);
+        assert_eq!(of_wake(parent), Some(grandchild.number));
+    }
+
+    #[test]
+    fn an_end_wakes_once_and_not_after_something_else_ran() {
+        let parent = StrandId::of_request();
+        let child = parent.beside();
+        has_ended(child);
+        assert_eq!((of_wake(StrandId::of_request()), of_wake(child)), (None, None), "not for them");
+        assert_eq!((of_wake(parent), of_wake(parent)), (Some(child.number), None));
+        has_ended(child);
+        drop(Origin::run(StrandId::of_request()));
+        assert_eq!(of_wake(parent), None);
+    }
+}
