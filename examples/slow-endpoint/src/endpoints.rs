@@ -11,11 +11,25 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::server_timing::ServerTiming;
-use crate::{blocking, chunks, cpu, hang, orders, starved};
+use crate::{blocking, cancel, chunks, cpu, fanout, hang, join, orders, select, spawn, starved, timeout};
 
 /// The endpoints as SkyWalking names them.
-pub(crate) const NAMES: [&str; 8] =
-    ["POST:/", "POST:/diagram", orders::NAME, cpu::NAME, chunks::NAME, blocking::NAME, starved::NAME, hang::NAME];
+pub(crate) const NAMES: [&str; 14] = [
+    "POST:/",
+    "POST:/diagram",
+    orders::NAME,
+    join::NAME,
+    select::NAME,
+    timeout::NAME,
+    spawn::NAME,
+    fanout::NAME,
+    cancel::NAME,
+    cpu::NAME,
+    chunks::NAME,
+    blocking::NAME,
+    starved::NAME,
+    hang::NAME,
+];
 
 /// The endpoints; orders come from `upstream`.
 pub(crate) fn router(upstream: SocketAddr) -> Router {
@@ -23,6 +37,12 @@ pub(crate) fn router(upstream: SocketAddr) -> Router {
         .route("/", post(song))
         .route("/diagram", post(diagram))
         .merge(orders::router(upstream))
+        .route("/join", get(join::join))
+        .route("/select", get(select::select))
+        .route("/timeout", get(timeout::timeout))
+        .route("/spawn", get(spawn::spawn))
+        .route("/fanout", get(fanout::fanout))
+        .route("/cancel", get(cancel::cancel))
         .route("/cpu", get(cpu::cpu))
         .route("/chunks", get(chunks::chunks))
         .route("/blocking", get(blocking::blocking))

@@ -11,15 +11,21 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows its results on the terminal")]
 
 mod blocking;
+mod cancel;
 mod chunks;
 mod computing;
 mod cpu;
 mod demo;
 mod endpoints;
+mod fanout;
 mod hang;
+mod join;
 mod orders;
+mod select;
 mod server_timing;
+mod spawn;
 mod starved;
+mod timeout;
 mod upstream;
 
 use std::env;
