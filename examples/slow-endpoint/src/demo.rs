@@ -18,10 +18,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::{blocking, cpu, orders, starved};
+use crate::{blocking, cpu, join, orders, spawn, starved};
 
 /// What is called, in this order.
-const SHOWN: [&str; 6] = ["POST:/", "POST:/diagram", orders::NAME, cpu::NAME, blocking::NAME, starved::NAME];
+const SHOWN: [&str; 8] =
+    ["POST:/", "POST:/diagram", orders::NAME, join::NAME, spawn::NAME, cpu::NAME, blocking::NAME, starved::NAME];
 
 /// A callback for the layer, and what it was called with.
 pub(crate) fn profiles() -> (impl Fn(&ProfileTree), UnboundedReceiver<ProfileTree>) {
@@ -108,26 +109,29 @@ impl fmt::Display for Measured {
 fn show(tree: &ProfileTree, measured: &Measured) {
     let text = if is_dimmed() { format!("{tree:#}") } else { tree.to_string() };
     let mut times = vec!["program"];
-    add_times(tree.root(), 0, measured, &mut times);
+    add_times(tree.root(), 0, false, measured, &mut times);
     let width = times.iter().map(|time| time.len() + 1).max().unwrap_or_default();
-    // One line of heads, then one for each node.
+    // One line of heads, then one for each node; what comes after those has no time.
     for (line, time) in text.lines().zip(times.into_iter().chain(iter::repeat(""))) {
         println!("{time:>width$}{line}");
     }
 }
 
-/// In the order of the tree's lines.
-fn add_times<'a>(node: &ProfileNode, depth: usize, measured: &'a Measured, times: &mut Vec<&'a str>) {
+/// In the order of the tree's lines. Below a wait it was done by another task, and the wait may be but a part of it.
+fn add_times<'a>(node: &ProfileNode, depth: usize, in_wait: bool, measured: &'a Measured, times: &mut Vec<&'a str>) {
     let function = node.signature().split(" @ ").next().unwrap_or_default();
+    let is_own = function.starts_with("slow_endpoint::");
     times.push(match (depth, function) {
         (0, _) => measured.of("total"),
         // The handler's own, of all the sleeps.
         (2, "tokio::time::sleep::Sleep") => measured.of("sleep"),
         (_, "[scheduled: waiting for a worker]") => measured.of("scheduled"),
+        _ if is_own && in_wait => "",
         (_, function) => measured.of(function.rsplit("::").next().unwrap_or_default()),
     });
+    let in_wait = in_wait || depth > 0 && !is_own;
     for child in node.children() {
-        add_times(child, depth + 1, measured, times);
+        add_times(child, depth + 1, in_wait, measured, times);
     }
 }
 
