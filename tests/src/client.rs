@@ -69,6 +69,19 @@ impl Client {
         Begun { _client: client }
     }
 
+    #[track_caller]
+    pub(crate) fn give_up(&self, method: &str, path: &str, patience: Duration) {
+        let given_up = self.runtime.block_on(async {
+            let mut connection = Connection::open(self.server).await?;
+            match timeout(patience, connection.send(self.server, method, path)).await {
+                Ok(Ok(response)) => Err(format!("it answers {}", response.status())),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Ok(()),
+            }
+        });
+        given_up.unwrap_or_else(|error| panic!("{method} {path} within {patience:?}: {error}"));
+    }
+
     pub(crate) fn load(&self, clients: usize, requests: &'static [(&'static str, &'static str)]) -> Load<'_> {
         let mut load =
             Load { client: self, clients: JoinSet::new(), is_over: Arc::default(), responses: Arc::default() };

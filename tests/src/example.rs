@@ -103,6 +103,12 @@ impl Example {
         self.client.begin(method, path)
     }
 
+    /// Requests and goes away when there is no response within `patience`; panics if there is one.
+    #[track_caller]
+    pub fn give_up(&self, method: &str, path: &str, patience: Duration) {
+        self.client.give_up(method, path, patience);
+    }
+
     /// Keeps this number of clients waiting for responses to these requests, each `(method, path)`.
     pub fn load(&self, clients: usize, requests: &'static [(&'static str, &'static str)]) -> Load<'_> {
         self.client.load(clients, requests)

@@ -23,7 +23,9 @@ use std::{
 
 pub use client::{Arriving, Begun, Load, Response};
 pub use example::Example;
-pub use expect::{RUNNING, SCHEDULED, SLEEP, assert_exact, assert_order, assert_well_formed, assert_well_named};
+pub use expect::{
+    RUNNING, SCHEDULED, SLEEP, assert_exact, assert_exact_of, assert_order, assert_well_formed, assert_well_named,
+};
 pub use graphql::{Graphql, service_id};
 pub use oap::{MortalOap, Oap};
 pub use profile::{

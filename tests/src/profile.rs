@@ -1,5 +1,7 @@
 //! The OAP's answers about services and their profile tasks.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::AnalysedTree;
@@ -151,6 +153,16 @@ impl ProfiledSegment {
             (Some(entry), None) => entry,
             _ => panic!("not one entry span: {:#?}", self.spans),
         }
+    }
+
+    /// The lanes: the spans of each other segment, in their order.
+    pub fn lanes(&self) -> Vec<Vec<&ProfiledSpan>> {
+        let mut lanes = BTreeMap::<_, Vec<_>>::new();
+        for span in self.spans.iter().filter(|span| span.segment_id != self.entry_span().segment_id) {
+            lanes.entry(&span.segment_id).or_default().push(span);
+        }
+        lanes.values_mut().for_each(|lane| lane.sort_by_key(|span| span.span_id));
+        lanes.into_values().collect()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    AnalysedTree, Example, Graphql, Oap, ProfileTaskCreated, ProfileTaskCreation, ProfiledSpan, until, until_ok,
+    AnalysedTree, Example, Graphql, Oap, ProfileTaskCreated, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, until,
+    until_ok,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -71,18 +72,31 @@ impl<'a> StartedTask<'a> {
     /// The profiled requests' entry spans, oldest first; waits until there are so many, and panics at more.
     #[track_caller]
     pub fn profiled(&self, count: usize) -> Vec<ProfiledSpan> {
-        let spans = until_ok(&format!("{count} profiled segments"), SOON, || {
-            let mut segments = self.graphql.profile_task_segments(self.id());
-            segments.sort_by_key(|segment| segment.start_ms);
-            let entries: Vec<_> = segments.iter().map(|segment| segment.entry_span().clone()).collect();
-            if entries.len() >= count { Ok(entries) } else { Err(format!("{segments:#?}")) }
-        });
-        assert_eq!(spans.len(), count, "{spans:#?}");
-        assert!(spans.iter().all(|span| span.profiled), "{spans:#?}");
-        spans
+        let requests = self.requests(count, |request| request.entry_span().profiled);
+        requests.iter().map(|request| request.entry_span().clone()).collect()
     }
 
-    /// The one tree of a span, once all of its snapshots have arrived.
+    /// The profiled requests with all their spans, oldest first, of a task that ends with so many requests.
+    #[track_caller]
+    pub fn whole_requests(&self, count: usize) -> Vec<ProfiledSegment> {
+        // What the agent had to report it has reported by then.
+        self.wait_for_log("EXECUTION_FINISHED", Duration::from_secs(90));
+        self.requests(count, |request| request.spans.iter().all(|span| span.profiled))
+    }
+
+    #[track_caller]
+    fn requests(&self, count: usize, is_whole: impl Fn(&ProfiledSegment) -> bool) -> Vec<ProfiledSegment> {
+        let mut requests = until_ok(&format!("{count} profiled requests"), SOON, || {
+            let requests = self.graphql.profile_task_segments(self.id());
+            let whole = requests.iter().filter(|request| is_whole(request)).count();
+            if whole >= count { Ok(requests) } else { Err(format!("{requests:#?}")) }
+        });
+        assert_eq!(requests.len(), count, "{requests:#?}");
+        requests.sort_by_key(|request| request.start_ms);
+        requests
+    }
+
+    /// The one tree of a span, entry or not, once all of its snapshots have arrived.
     #[track_caller]
     pub fn tree(&self, span: &ProfiledSpan) -> AnalysedTree {
         until_ok("complete analysis", SOON, || {

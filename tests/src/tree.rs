@@ -61,9 +61,13 @@ impl AnalysedTree {
         self.nodes.iter().filter(move |node| node.parent_id == *parent_id)
     }
 
+    /// The node directly above `node`.
+    pub fn parent(&self, node: &Node) -> Option<&Node> {
+        self.nodes.iter().find(|parent| parent.id == node.parent_id)
+    }
+
     fn roots(&self) -> impl Iterator<Item = &Node> {
-        let has_parent = |node: &Node| self.nodes.iter().any(|other| other.id == node.parent_id);
-        self.nodes.iter().filter(move |node| !has_parent(node))
+        self.nodes.iter().filter(|node| self.parent(node).is_none())
     }
 
     #[track_caller]
@@ -146,6 +150,7 @@ mod tests {
         assert_eq!(tree.node("db::load").location(), Some("main.rs:7"));
         assert_eq!(tree.node("shop::order").location(), None);
         assert_eq!(tree.child(tree.node("order"), "reload").duration_ms, 10);
+        assert_eq!(tree.parent(tree.node("load")).map(Node::function), Some("shop::order"));
     }
 
     #[test]
