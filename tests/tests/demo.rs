@@ -19,6 +19,15 @@ fn demo_prints_trees_with_the_times_that_the_program_measured() {
     for demo in &demos[AWAITING..] {
         demo.assert_exact(BETWEEN_SAMPLES_MS);
     }
+    let meanwhile = demos.iter().map(|demo| (&*demo.title, demo.meanwhile()));
+    let meanwhile: Vec<_> = meanwhile.filter(|(_, spans)| !spans.is_empty()).collect();
+    let [(join, joined), (spawn, spawned)] = &meanwhile[..] else { panic!("{meanwhile:?}") };
+    assert!(join.starts_with("GET /join ") && spawn.starts_with("GET /spawn "), "{meanwhile:?}");
+    assert_eq!(joined, &["slow_endpoint::join::load_customer"]);
+    assert_eq!(
+        spawned,
+        &["charge_card", "print_invoice", "reserve_stock"].map(|name| format!("slow_endpoint::spawn::{name}"))
+    );
 }
 
 #[test]
@@ -65,6 +74,7 @@ fn demo_shows_the_same_functions_in_the_dev_profile() {
 struct Demo {
     /// The first line: `POST / took 563.91 ms`.
     title: String,
+    /// Of the request's tree, and then of each one for what it did meanwhile.
     nodes: Vec<Line>,
 }
 
@@ -98,10 +108,11 @@ fn demo(program: &Path) -> Vec<Demo> {
         if line.contains(" took ") {
             let heads: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
             assert_eq!(heads, ["program", "ms", "share", "self"], "below {line} in\n{stdout}");
-            // Up to an empty line, or to the head of what the request did besides.
-            let nodes: Vec<_> = lines.by_ref().map_while(parse).collect();
-            assert!(!nodes.is_empty(), "no tree below {line} in\n{stdout}");
-            demos.push(Demo { title: line.to_owned(), nodes });
+            let nodes = lines.by_ref().take_while(|line| !line.is_empty());
+            demos.push(Demo {
+                title: line.to_owned(),
+                nodes: nodes.map(|line| parse(line).unwrap_or_else(|| panic!("{line} in\n{stdout}"))).collect(),
+            });
         }
     }
     assert_eq!(demos.len(), 8, "endpoints in\n{stdout}");
@@ -138,10 +149,21 @@ impl Line {
 }
 
 impl Demo {
-    /// Each node's function, but for those that are there only if they took a millisecond, or met with a sample.
+    /// The function of each node of the request's tree, but for those that are there only if they took a millisecond, or met
+    /// with a sample.
     fn functions(&self) -> Vec<String> {
-        let functions = self.nodes.iter().filter(|node| node.ms >= 10.0).map(Line::function);
+        let (root, others) = self.nodes.split_first().expect("a tree has a root");
+        let tree = [root].into_iter().chain(others.iter().take_while(|node| node.depth > 0));
+        let functions = tree.filter(|node| node.ms >= 10.0).map(Line::function);
         functions.filter(|function| !function.starts_with('[') && *function != "connect").map(str::to_owned).collect()
+    }
+
+    /// What the request did meanwhile, by name.
+    fn meanwhile(&self) -> Vec<&str> {
+        let spans = self.nodes.iter().filter_map(|node| node.signature.strip_prefix("meanwhile: "));
+        let mut names: Vec<_> = spans.filter_map(|span| span.split(", ").next()).collect();
+        names.sort_unstable();
+        names
     }
 
     #[track_caller]
