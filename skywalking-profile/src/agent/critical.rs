@@ -132,13 +132,14 @@ fn path(
     let mut current: Vec<usize> = Vec::new();
     for i in (0..waits.len()).rev() {
         let is_last = i + 1 == waits.len();
-        let mut here: Vec<usize> = current.iter().copied().filter(|piece| awaited[i].contains(piece)).collect();
-        if here.is_empty() && (is_last || waits[i + 1].follows) {
-            here =
-                current.iter().filter_map(|&piece| before[piece]).filter(|piece| awaited[i].contains(piece)).collect();
-            here.sort_unstable();
-            here.dedup();
-        }
+        let follows = is_last || waits[i + 1].follows;
+        let earlier = |&piece: &usize| {
+            let is_here = |piece: &usize| awaited[i].contains(piece);
+            Some(piece).filter(is_here).or_else(|| before[piece].filter(|piece| follows && is_here(piece)))
+        };
+        let mut here: Vec<usize> = current.iter().filter_map(earlier).collect();
+        here.sort_unstable();
+        here.dedup();
         if here.is_empty() {
             let has_more = !is_last || completed;
             let first = |&piece: &usize| Some((pieces[piece].woken.filter(|_| has_more)?.at, piece));
