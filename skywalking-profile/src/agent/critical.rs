@@ -187,3 +187,6 @@ fn branches(
         .into_iter()
         .partition(|branch| branch.iter().any(|&piece| pieces[piece].woken.is_some() || is_pending(piece)))
 }
+
+#[cfg(test)]
+mod tests;
