@@ -94,7 +94,7 @@ pub use spans::SpanLayer;
 pub use spawn::{InCurrentRequest, InRequest, spawn, spawn_blocking};
 pub use stack::Frames;
 pub use task::{ProfileTask, TaskError};
-pub use tree::{ProfileNode, ProfileTree};
+pub use tree::{ProfileNode, ProfileSpan, ProfileTree};
 
 /// The target of all that is logged, through `tracing`.
 const TARGET: &str = "skywalking_profile";

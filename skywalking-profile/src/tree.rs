@@ -1,6 +1,7 @@
 //! The analysed profile of one request, as SkyWalking's UI would show it.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,34 @@ use crate::timeline::LEAST_WAIT_NS;
 ///    61   10.9%      ·     ├─ shop::load @ main.rs:12
 ///    61   10.9%     61     │  └─ tokio::time::sleep::Sleep @ main.rs:30
 ///   500   89.0%    500     └─ tokio::time::sleep::Sleep @ main.rs:13
+///   204   36.3%      ·  meanwhile: shop::audit, from 60 to 264 ms
+///   204   36.3%      ·  └─ shop::audit
+///   204   36.3%    204     └─ tokio::time::sleep::Sleep @ audit.rs:8
 /// ```
+///
+/// What it did at the same time, in another task say, comes after it: one tree for each of its [spans](Self::spans).
 ///
 /// `{tree}` is plain text; `{tree:#}` is for a terminal, with the heads and the call sites dimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileTree {
     pub(crate) root: ProfileNode,
+    pub(crate) spans: Vec<ProfileSpan>,
+    pub(crate) spans_left_out: u64,
     pub(crate) is_finished: bool,
     pub(crate) lost_events: u64,
     pub(crate) shortest_shown: Duration,
+}
+
+/// What a request did for a while at the same time as what its main tree shows: another branch of a `join!` or `select!`,
+/// another task, a blocking closure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileSpan {
+    pub(crate) name: Arc<str>,
+    pub(crate) start: Duration,
+    pub(crate) duration: Duration,
+    pub(crate) is_cancelled: bool,
+    pub(crate) is_finished: bool,
+    pub(crate) root: ProfileNode,
 }
 
 /// One code signature below one parent.
@@ -42,6 +62,19 @@ impl ProfileTree {
     #[must_use]
     pub fn root(&self) -> &ProfileNode {
         &self.root
+    }
+
+    /// What it did at the same time, in order of start. What lasted less than a millisecond is not shown.
+    #[must_use]
+    pub fn spans(&self) -> &[ProfileSpan] {
+        &self.spans
+    }
+
+    /// How many more spans there were, shorter than those that went on at the same time
+    /// ([`ProfileConfig::lanes`](crate::ProfileConfig::lanes)).
+    #[must_use]
+    pub fn spans_left_out(&self) -> u64 {
+        self.spans_left_out
     }
 
     /// Whether the request had ended when this was made; otherwise its task had, before it.
@@ -62,6 +95,44 @@ impl ProfileTree {
     #[must_use]
     pub fn shortest_shown(&self) -> Duration {
         self.shortest_shown
+    }
+}
+
+impl ProfileSpan {
+    /// The function.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long after the request it began, in whole milliseconds.
+    #[must_use]
+    pub fn start(&self) -> Duration {
+        self.start
+    }
+
+    /// How long it took, in whole milliseconds.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+
+    /// Whether it was dropped, or cut off by a timeout, before it was ready.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
+    /// Whether it had ended when this was made; otherwise it outlasted its request, or the request's task.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Where its time went. The root is the request's endpoint.
+    #[must_use]
+    pub fn root(&self) -> &ProfileNode {
+        &self.root
     }
 }
 
@@ -103,6 +174,9 @@ impl fmt::Display for ProfileTree {
         let (dim, undim) = layout.dim();
         writeln!(f, "{dim}{}{undim}", layout.columns("ms", "share", "self").trim_end())?;
         layout.write(f, &self.root, "", "")?;
+        for span in &self.spans {
+            layout.write_span(f, span)?;
+        }
         if !self.is_finished {
             writeln!(f, "{}unfinished when the task ended", layout.columns("", "", ""))?;
         }
@@ -112,6 +186,14 @@ impl fmt::Display for ProfileTree {
         }
         if self.lost_events > 0 {
             writeln!(f, "{}incomplete: {} waits and polls are missing", layout.columns("", "", ""), self.lost_events)?;
+        }
+        if self.spans_left_out > 0 {
+            writeln!(
+                f,
+                "{}incomplete: {} spans meanwhile are left out",
+                layout.columns("", "", ""),
+                self.spans_left_out
+            )?;
         }
         Ok(())
     }
@@ -136,7 +218,7 @@ impl Layout {
             self_width: Self::LEAST_WIDTH,
             is_dimmed,
         };
-        layout.make_room(&tree.root);
+        iter::once(&tree.root).chain(tree.spans.iter().map(ProfileSpan::root)).for_each(|root| layout.make_room(root));
         layout
     }
 
@@ -156,15 +238,39 @@ impl Layout {
         if self.is_dimmed { ("\x1b[2m", "\x1b[22m") } else { ("", "") }
     }
 
+    /// Writes the span's name in the place of its root, the endpoint.
+    fn write_span(&self, f: &mut fmt::Formatter<'_>, span: &ProfileSpan) -> fmt::Result {
+        let (dim, undim) = self.dim();
+        let (from, to) = (span.start.as_millis(), (span.start + span.duration).as_millis());
+        self.write_times(f, &span.root)?;
+        write!(f, "{dim}meanwhile: {undim}{}{dim}, from {from} to {to} ms", span.name)?;
+        if span.is_cancelled {
+            f.write_str(", cancelled")?;
+        }
+        if !span.is_finished {
+            f.write_str(", unfinished")?;
+        }
+        writeln!(f, "{undim}")?;
+        self.write_below(f, &span.root, "")
+    }
+
     /// Writes the node's line with `prefix` before its name, then those below it with `indent`.
     fn write(&self, f: &mut fmt::Formatter<'_>, node: &ProfileNode, prefix: &str, indent: &str) -> fmt::Result {
-        let own = milliseconds(node.self_duration);
-        f.write_str(&self.columns(&milliseconds(node.duration), &self.share(node), &own))?;
+        self.write_times(f, node)?;
         let (dim, undim) = self.dim();
         match node.signature.rsplit_once(" @ ") {
             Some((function, place)) => writeln!(f, "{prefix}{function}{dim} @ {place}{undim}")?,
             None => writeln!(f, "{prefix}{}", node.signature)?,
         }
+        self.write_below(f, node, indent)
+    }
+
+    fn write_times(&self, f: &mut fmt::Formatter<'_>, node: &ProfileNode) -> fmt::Result {
+        let own = milliseconds(node.self_duration);
+        f.write_str(&self.columns(&milliseconds(node.duration), &self.share(node), &own))
+    }
+
+    fn write_below(&self, f: &mut fmt::Formatter<'_>, node: &ProfileNode, indent: &str) -> fmt::Result {
         for (i, child) in node.children.iter().enumerate() {
             let (branch, below) = if i + 1 < node.children.len() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
             self.write(f, child, &format!("{indent}{branch}"), &format!("{indent}{below}"))?;
@@ -208,6 +314,17 @@ mod tests {
         }
     }
 
+    fn tree(root: ProfileNode) -> ProfileTree {
+        ProfileTree {
+            root,
+            spans: vec![],
+            spans_left_out: 0,
+            is_finished: true,
+            lost_events: 0,
+            shortest_shown: SHORTEST,
+        }
+    }
+
     fn order() -> ProfileNode {
         let load = node("shop::load @ main.rs:12", 61, 0, vec![node("Sleep @ main.rs:30", 61, 61, vec![])]);
         node("shop::order", 562, 1, vec![load, node("Sleep @ main.rs:13", 500, 500, vec![])])
@@ -216,10 +333,11 @@ mod tests {
     #[test]
     fn a_tree_is_drawn_with_lines() {
         let tree = ProfileTree {
-            root: node("POST:/", 562, 0, vec![order()]),
+            spans_left_out: 2,
             is_finished: false,
             lost_events: 7,
             shortest_shown: 4 * SHORTEST,
+            ..tree(node("POST:/", 562, 0, vec![order()]))
         };
         let expected = "   ms   share   self
   562  100.0%      ·  POST:/
@@ -230,19 +348,55 @@ mod tests {
                       unfinished when the task ended
                       coarse: waits of less than 4 ms are not shown alone
                       incomplete: 7 waits and polls are missing
+                      incomplete: 2 spans meanwhile are left out
 ";
         assert_eq!(tree.to_string(), expected);
     }
 
     #[test]
+    fn what_went_on_meanwhile_is_drawn_below() {
+        let span = |name: &str, start, root: ProfileNode| ProfileSpan {
+            name: name.into(),
+            start: Duration::from_millis(start),
+            duration: root.duration,
+            is_cancelled: false,
+            is_finished: true,
+            root,
+        };
+        let audit = node("shop::audit", 204, 0, vec![node("Sleep @ audit.rs:8", 204, 204, vec![])]);
+        let customer = node("shop::customer", 562_000, 562_000, vec![]);
+        let tree = ProfileTree {
+            spans: vec![
+                span("shop::audit", 60, node("POST:/", 204, 0, vec![audit])),
+                ProfileSpan {
+                    is_cancelled: true,
+                    is_finished: false,
+                    ..span("shop::customer", 0, node("POST:/", 562_000, 0, vec![customer]))
+                },
+            ],
+            ..tree(node("POST:/", 562_000, 0, vec![order()]))
+        };
+        let expected = "    ms   share    self
+562000  100.0%       ·  POST:/
+   562    0.1%       1  └─ shop::order
+    61    0.0%       ·     ├─ shop::load @ main.rs:12
+    61    0.0%      61     │  └─ Sleep @ main.rs:30
+   500    0.1%     500     └─ Sleep @ main.rs:13
+   204    0.0%       ·  meanwhile: shop::audit, from 60 to 264 ms
+   204    0.0%       ·  └─ shop::audit
+   204    0.0%     204     └─ Sleep @ audit.rs:8
+562000  100.0%       ·  meanwhile: shop::customer, from 0 to 562000 ms, cancelled, unfinished
+562000  100.0%  562000  └─ shop::customer
+";
+        assert_eq!(tree.to_string(), expected);
+        let dimmed = "\x1b[2mmeanwhile: \x1b[22mshop::audit\x1b[2m, from 60 to 264 ms\x1b[22m\n";
+        assert!(format!("{tree:#}").contains(dimmed), "{tree:#}");
+    }
+
+    #[test]
     fn columns_are_as_wide_as_their_longest_value() {
         let wait = node("Sleep @ main.rs:30", 7_120_000, 7_120_000, vec![]);
-        let tree = ProfileTree {
-            root: node("POST:/", 7_120_001, 1, vec![wait]),
-            is_finished: true,
-            lost_events: 0,
-            shortest_shown: SHORTEST,
-        };
+        let tree = tree(node("POST:/", 7_120_001, 1, vec![wait]));
         let expected = "     ms   share     self
 7120001  100.0%        1  POST:/
 7120000  100.0%  7120000  └─ Sleep @ main.rs:30
@@ -252,12 +406,7 @@ mod tests {
 
     #[test]
     fn a_request_of_no_time_has_no_shares() {
-        let tree = ProfileTree {
-            root: node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]),
-            is_finished: true,
-            lost_events: 0,
-            shortest_shown: SHORTEST,
-        };
+        let tree = tree(node("POST:/", 0, 0, vec![node("shop::order", 0, 0, vec![])]));
         let expected = "   ms   share   self
     ·       ·      ·  POST:/
     ·       ·      ·  └─ shop::order
@@ -267,12 +416,7 @@ mod tests {
 
     #[test]
     fn on_a_terminal_heads_and_call_sites_are_dimmed() {
-        let tree = ProfileTree {
-            root: node("POST:/", 562, 0, vec![order()]),
-            is_finished: true,
-            lost_events: 0,
-            shortest_shown: SHORTEST,
-        };
+        let tree = tree(node("POST:/", 562, 0, vec![order()]));
         let expected = "\x1b[2m   ms   share   self\x1b[22m
   562  100.0%      ·  POST:/
   562  100.0%      1  └─ shop::order

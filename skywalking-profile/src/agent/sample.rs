@@ -11,7 +11,7 @@ use crate::backend::{Part, Sample};
 use crate::request::Ended;
 use crate::task::cut_endpoint;
 use crate::timeline::{LEAST_WAIT_NS, Timeline, Window, snapshots};
-use crate::trace::{Segment, Span};
+use crate::trace::{CANCELLED, Segment, Span, UNFINISHED};
 
 /// Longer root frames only push the rest out of the UI's sight.
 const LONGEST_ROOT: usize = 80;
@@ -32,7 +32,7 @@ pub(super) fn sample(
     let Visits { list: visits, beside, root, signatures, uncovered } = visits(following, &root, end, completed, stacks);
 
     let end_ns = end.saturating_sub(started.at);
-    let window = Window { from_ns: 0, to_ns: end_ns, visits: &visits };
+    let window = Window::new(0, end_ns, &visits);
     let snapshots = snapshots(&Timeline { root, dump_period: task.dump_period, windows: &[window] });
     let mut segment = Segment::new(endpoint, started.wall, end_ns, started.parent.clone());
     let lanes = lanes::lanes(beside, most_lanes, &segment, root, task.dump_period);
@@ -93,10 +93,10 @@ fn tag(span: &mut Span, following: &Following, end_ns: u64, ended: Option<&Ended
             span.tags.push(("profile.suspended_ms", ms(suspended_ns)));
             // What became of a body that its server stops polling, say for a HEAD request, cannot be told.
             if !ended.completed && ended.status.is_none() {
-                span.tags.push(("profile.cancelled", "true".to_owned()));
+                span.mark(CANCELLED);
             }
         }
-        None => span.tags.push(("profile.unfinished", "true".to_owned())),
+        None => span.mark(UNFINISHED),
     }
 }
 

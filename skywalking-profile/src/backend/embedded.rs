@@ -1,14 +1,17 @@
 //! No OAP: profiles are analysed in this process, as the OAP would, and handed to the application or printed.
 
+use std::cmp::Reverse;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Port, Report, Sample};
+use super::{Backend, Part, Port, Report, Sample};
 use crate::config::OnProfile;
-use crate::timeline::{Node, analyse};
-use crate::tree::{ProfileNode, ProfileTree};
+use crate::timeline::{Node, Snapshot, analyse, within};
+use crate::trace::{CANCELLED, UNFINISHED};
+use crate::tree::{ProfileNode, ProfileSpan, ProfileTree};
 
 /// The backend of a layer without an OAP's address.
 pub(crate) struct Embedded {
@@ -21,10 +24,13 @@ impl Embedded {
     }
 
     fn show(&self, sample: &Sample) {
-        // All stacks begin with the endpoint: one tree.
-        let Some(root) = analyse(&sample.main.snapshots).first().map(|root| node(sample, root)) else { return };
+        let Some(root) = tree(sample, &sample.main.snapshots) else { return };
+        let mut spans: Vec<_> = sample.lanes.iter().flat_map(|lane| spans(sample, lane)).collect();
+        spans.sort_by_key(|span| (span.start, Reverse(span.duration)));
         let tree = ProfileTree {
             root,
+            spans,
+            spans_left_out: sample.spans_left_out,
             is_finished: sample.is_finished,
             lost_events: sample.lost_events,
             shortest_shown: Duration::from_nanos(sample.least_ns),
@@ -53,8 +59,27 @@ impl Backend for Embedded {
     }
 }
 
+/// What a lane holds.
+fn spans(sample: &Sample, lane: &Part) -> impl Iterator<Item = ProfileSpan> {
+    lane.segment.lane_spans().iter().filter_map(|span| {
+        let (start_ms, end_ms) = (span.start_ms - sample.start_ms(), span.end_ms - sample.start_ms());
+        Some(ProfileSpan {
+            name: Arc::clone(&span.name),
+            start: ms(start_ms),
+            duration: ms(end_ms - start_ms),
+            is_cancelled: span.is_marked(CANCELLED),
+            is_finished: !span.is_marked(UNFINISHED),
+            root: tree(sample, within(&lane.snapshots, start_ms, end_ms))?,
+        })
+    })
+}
+
+/// All stacks begin with the endpoint: one tree.
+fn tree(sample: &Sample, snapshots: &[Snapshot]) -> Option<ProfileNode> {
+    analyse(snapshots).first().map(|root| node(sample, root))
+}
+
 fn node(sample: &Sample, node: &Node) -> ProfileNode {
-    let ms = |ms: i64| Duration::from_millis(ms.try_into().unwrap_or(0));
     ProfileNode {
         signature: sample.signature(node.signature),
         duration: ms(node.duration_ms),
@@ -62,6 +87,10 @@ fn node(sample: &Sample, node: &Node) -> ProfileNode {
         dump_count: node.count,
         children: node.children.iter().map(|child| self::node(sample, child)).collect(),
     }
+}
+
+fn ms(ms: i64) -> Duration {
+    Duration::from_millis(ms.try_into().unwrap_or(0))
 }
 
 /// Whether standard output understands colours, and its user wants them.

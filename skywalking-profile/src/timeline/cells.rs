@@ -3,10 +3,10 @@
 use super::paths::{PathId, Paths};
 use super::stretches::Stretch;
 
-/// A part of the request's time that belongs to one path. It begins where the one before it ends.
+/// A part of the window's time that belongs to one path. It begins where the one before it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Cell {
-    /// Nanoseconds since the request began.
+    /// Nanoseconds since the window's start.
     pub(super) to_ns: i64,
     /// Where the request was.
     pub(super) path: PathId,
@@ -15,7 +15,7 @@ pub(super) struct Cell {
     pub(super) shown: bool,
 }
 
-/// The cells of a request from its start to its end; two that touch have different paths.
+/// The cells of a window from its start to its end; two that touch have different paths.
 ///
 /// Shown are waits of at least `least_ns`, polls of at least half of that, and rows of shorter
 /// stretches that last `least_ns` together, as what they have in common. The rest of the time

@@ -2,8 +2,9 @@
 
 use super::cells::Cell;
 use super::paths::{PathId, Paths};
+use super::{Window, bounded_ns};
 
-/// A time during which one stack is dumped, in milliseconds since the window's start.
+/// A time during which one stack is dumped, in milliseconds since the request's span began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Step {
     /// Its start.
@@ -19,19 +20,17 @@ pub(super) struct Step {
 /// Every cell that is shown is part of one. Another cell needs a step only if its neighbours share
 /// frames that it does not have and a millisecond was found for it: those frames would go on
 /// through that millisecond.
-pub(super) fn steps(cells: &[Cell], paths: &Paths) -> Vec<Step> {
-    let mut edges = Edges {
-        paths,
-        latest_ms: 0,
-        end_ms: cells.last().map_or(0, |cell| nearest_ms(cell.to_ns)),
-        errors_ns: vec![0; 2 * paths.len()],
-    };
+pub(super) fn steps(cells: &[Cell], window: &Window<'_>, paths: &Paths) -> Vec<Step> {
+    let mut edges =
+        Edges { paths, latest_ms: window.start_ms, end_ms: window.end_ms, errors_ns: vec![0; 2 * paths.len()] };
+    let start_ns = bounded_ns(window.from_ns);
     let mut steps: Vec<Step> = Vec::with_capacity(cells.len());
     let mut before = PathId::ROOT;
-    let mut from_ms = 0;
+    // What begins with the window begins where its span does, whatever that makes longer or shorter.
+    let mut from_ms = edges.place(start_ns, before, cells.first().map_or(PathId::ROOT, |first| first.path));
     for (index, &Cell { to_ns, path, shown }) in cells.iter().enumerate() {
         let after = cells.get(index + 1).map_or(PathId::ROOT, |next| next.path);
-        let to_ms = edges.place(to_ns, path, after);
+        let to_ms = edges.place(start_ns + to_ns, path, after);
         if shown {
             match steps.last_mut() {
                 Some(last) if last.path == path => last.to_ms = to_ms,
@@ -61,7 +60,7 @@ pub(super) fn steps(cells: &[Cell], paths: &Paths) -> Vec<Step> {
 #[derive(Debug)]
 struct Edges<'a> {
     paths: &'a Paths,
-    /// Where the latest edge is: the next one is not before it.
+    /// Where the latest edge is, or the window's start: the next one is not before it.
     latest_ms: i64,
     /// No edge is after it.
     end_ms: i64,

@@ -50,27 +50,25 @@ pub(crate) struct Timeline<'a> {
     pub(crate) windows: &'a [Window<'a>],
 }
 
-/// What was done in a span's time, in nanoseconds since the request began.
+/// What was done in a span's time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window<'a> {
-    /// Its start.
+    /// The span's start and end, in milliseconds since the request's span began. Its first and its
+    /// last snapshot have the same times, and all others lie between.
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    /// The true start and end, in nanoseconds since the request began. Not far from the span's.
     pub(crate) from_ns: u64,
-    /// Its end.
     pub(crate) to_ns: u64,
     /// In time order and not overlapping. What lies between two was too short to be recorded, what
     /// lies outside of the window is cut off.
     pub(crate) visits: &'a [Visit],
 }
 
-impl Window<'_> {
-    /// The start and the end of the span, in milliseconds since the request's began; its first and
-    /// its last snapshot have the same times.
-    ///
-    /// Everything else in the window is counted from this start, not from the true one: so the
-    /// length of the whole is as exact as whole milliseconds can be, and so is that of each part.
-    pub(crate) fn span_ms(&self) -> (i64, i64) {
-        let start_ms = whole_ms(self.from_ns);
-        (start_ms, start_ms + edges::nearest_ms(self.length_ns()))
+impl<'a> Window<'a> {
+    /// The window of a span that has the nearest milliseconds.
+    pub(crate) fn new(from_ns: u64, to_ns: u64, visits: &'a [Visit]) -> Self {
+        Self { start_ms: whole_ms(from_ns), end_ms: whole_ms(to_ns), from_ns, to_ns, visits }
     }
 
     fn length_ns(&self) -> i64 {

@@ -23,7 +23,7 @@ pub(crate) struct Snapshots {
 /// The snapshots of a segment.
 ///
 /// The first and the last of each window are the root frame alone, at the start and the end of its
-/// [span](Window::span_ms); between two windows there are none. When even two for each step are too
+/// span; between two windows there are none. When even two for each step are too
 /// many, the least length that is shown doubles until they are not.
 pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Snapshots {
     let mut paths = Paths::new(timeline.root);
@@ -51,15 +51,9 @@ pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Snapshots {
 
 /// The steps of a window, its two edges included, in milliseconds since the request's span began.
 fn window_steps(window: &Window<'_>, stretches: &[Stretch], least_ns: i64, paths: &Paths) -> Vec<Step> {
-    let (start_ms, end_ms) = window.span_ms();
     let edge = |at_ms| Step { from_ms: at_ms, to_ms: at_ms, path: PathId::ROOT };
     let cells = cells(stretches, window.length_ns(), least_ns, paths);
-    let steps = steps(&cells, paths).into_iter().map(|step| Step {
-        from_ms: start_ms + step.from_ms,
-        to_ms: start_ms + step.to_ms,
-        ..step
-    });
-    iter::once(edge(start_ms)).chain(steps).chain([edge(end_ms)]).collect()
+    iter::once(edge(window.start_ms)).chain(steps(&cells, window, paths)).chain([edge(window.end_ms)]).collect()
 }
 
 /// The shortest interval between the dumps of a step that keeps the number of snapshots in bounds.

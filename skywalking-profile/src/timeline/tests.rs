@@ -71,7 +71,7 @@ impl Recording {
 
     /// Of these windows of it, from and to, in nanoseconds.
     fn snapshots_of(&self, windows: &[(u64, u64)], dump_period_ms: u64) -> Vec<Snapshot> {
-        let window = |&(from_ns, to_ns)| Window { from_ns, to_ns, visits: &self.visits };
+        let window = |&(from_ns, to_ns)| Window::new(from_ns, to_ns, &self.visits);
         let windows: Vec<_> = windows.iter().map(window).collect();
         snapshots(&Timeline { root: ROOT, dump_period: Duration::from_millis(dump_period_ms), windows: &windows }).list
     }

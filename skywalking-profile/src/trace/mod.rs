@@ -3,5 +3,5 @@
 mod segment;
 mod sw8;
 
-pub(crate) use segment::{Segment, Span, SpanKind, epoch_ms, new_id};
+pub(crate) use segment::{CANCELLED, Segment, Span, SpanKind, UNFINISHED, epoch_ms, new_id};
 pub(crate) use sw8::Parent;

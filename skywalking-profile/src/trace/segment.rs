@@ -31,6 +31,12 @@ pub(crate) struct Span {
     pub(crate) tags: Vec<(&'static str, String)>,
 }
 
+/// The tag of what ended before it was ready.
+pub(crate) const CANCELLED: &str = "profile.cancelled";
+
+/// The tag of what still went on when it was reported.
+pub(crate) const UNFINISHED: &str = "profile.unfinished";
+
 /// What a span is of.
 #[derive(Clone, Debug)]
 pub(crate) enum SpanKind {
@@ -88,6 +94,15 @@ impl Span {
         Self { name, kind: SpanKind::Local, start_ms, end_ms, is_error: false, tags: Vec::new() }
     }
 
+    /// Tags it as true.
+    pub(crate) fn mark(&mut self, tag: &'static str) {
+        self.tags.push((tag, "true".to_owned()));
+    }
+
+    pub(crate) fn is_marked(&self, tag: &str) -> bool {
+        self.tags.iter().any(|(key, value)| *key == tag && value == "true")
+    }
+
     /// The status as SkyWalking's agents report it: 400 and above is an error.
     pub(crate) fn set_status(&mut self, status: u16) {
         self.is_error = status >= 400;
@@ -114,11 +129,12 @@ fn names(spans: &[Span]) -> String {
     }
     let mut names = String::new();
     for (name, count) in counts {
-        let separator = if names.is_empty() { "" } else { ", " };
-        if !names.is_empty() && names.chars().count() + name.chars().count() > LONGEST {
-            return names + ", …";
+        if !names.is_empty() {
+            names += ", ";
+            if names.chars().count() + name.chars().count() > LONGEST {
+                return names + "…";
+            }
         }
-        names += separator;
         names += name;
         if count > 1 {
             names += &format!(" ×{count}");
