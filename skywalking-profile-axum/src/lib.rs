@@ -38,8 +38,8 @@ use http::Extensions;
 use tower_layer::Layer;
 
 pub use skywalking_profile::{
-    ConfigError, Frames, InCurrentRequest, InRequest, Profile, ProfileConfig, ProfileNode, ProfileTask, ProfileTree,
-    TaskError, spawn, spawn_blocking,
+    ConfigError, Frames, InCurrentRequest, InRequest, Profile, ProfileConfig, ProfileNode, ProfileSpan, ProfileTask,
+    ProfileTree, TaskError, spawn, spawn_blocking,
 };
 
 #[cfg(feature = "tracing-spans")]

@@ -24,17 +24,7 @@ impl Embedded {
     }
 
     fn show(&self, sample: &Sample) {
-        let Some(root) = tree(sample, &sample.main.snapshots) else { return };
-        let mut spans: Vec<_> = sample.lanes.iter().flat_map(|lane| spans(sample, lane)).collect();
-        spans.sort_by_key(|span| (span.start, Reverse(span.duration)));
-        let tree = ProfileTree {
-            root,
-            spans,
-            spans_left_out: sample.spans_left_out,
-            is_finished: sample.is_finished,
-            lost_events: sample.lost_events,
-            shortest_shown: Duration::from_nanos(sample.least_ns),
-        };
+        let Some(tree) = analysed(sample) else { return };
         match &self.on_profile {
             Some(on_profile) => on_profile(&tree),
             // Nowhere to complain to if standard output is closed.
@@ -57,6 +47,20 @@ impl Backend for Embedded {
             }
         }
     }
+}
+
+/// As the OAP analyses it: the request's span, and each one of the lanes.
+fn analysed(sample: &Sample) -> Option<ProfileTree> {
+    let mut spans: Vec<_> = sample.lanes.iter().flat_map(|lane| spans(sample, lane)).collect();
+    spans.sort_by_key(|span| (span.start, Reverse(span.duration)));
+    Some(ProfileTree {
+        root: tree(sample, &sample.main.snapshots)?,
+        spans,
+        spans_left_out: sample.spans_left_out,
+        is_finished: sample.is_finished,
+        lost_events: sample.lost_events,
+        shortest_shown: Duration::from_nanos(sample.least_ns),
+    })
 }
 
 /// What a lane holds.
@@ -101,7 +105,57 @@ fn can_dim(is_terminal: bool, variable: impl Fn(&'static str) -> Option<OsString
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::timeline::SignatureId;
+    use crate::trace::{Segment, Span};
+
+    #[test]
+    fn what_went_on_meanwhile_is_in_order_of_start() {
+        let request = Segment::new("GET:/".into(), SystemTime::now(), 50_000_000, None);
+        let start_ms = request.first.start_ms;
+        let part = |segment: Segment, dumps: &[(i64, &[u32])]| Part {
+            segment,
+            snapshots: (0..)
+                .zip(dumps)
+                .map(|(sequence, &(time_ms, stack))| Snapshot {
+                    sequence,
+                    time_ms,
+                    stack: stack.iter().map(|id| SignatureId(*id)).collect(),
+                })
+                .collect(),
+        };
+        let span = |name: &str, from_ms, to_ms| Span::local(name.into(), start_ms + from_ms, start_ms + to_ms);
+        let mut cancelled = span("load", 30, 40);
+        cancelled.mark(CANCELLED);
+        let several = request.lane(vec![span("audit", 10, 20), cancelled]);
+        let alone = request.lane(vec![span("load", 5, 25)]);
+        let sample = Sample {
+            task_id: "1".to_owned(),
+            main: part(request, &[(0, &[0]), (50, &[0])]),
+            lanes: vec![
+                part(several, &[(10, &[0]), (10, &[0, 1]), (20, &[0, 1]), (20, &[0]), (30, &[0]), (40, &[0])]),
+                part(alone, &[(5, &[0]), (25, &[0])]),
+            ],
+            spans_left_out: 3,
+            signatures: vec!["GET:/".into(), "audit".into()],
+            is_finished: true,
+            lost_events: 0,
+            least_ns: 0,
+        };
+        let tree = analysed(&sample).unwrap();
+        let spans = tree.spans().iter().map(|span| {
+            let ms = |duration: Duration| duration.as_millis();
+            assert_eq!((span.root().signature(), span.root().duration()), ("GET:/", span.duration()));
+            (span.name(), ms(span.start()), ms(span.duration()), span.is_cancelled(), span.root().children().len())
+        });
+        assert_eq!(
+            spans.collect::<Vec<_>>(),
+            [("load", 5, 20, false, 0), ("audit", 10, 10, false, 1), ("load", 30, 10, true, 0)]
+        );
+        assert_eq!(tree.spans_left_out(), 3);
+    }
 
     #[test]
     fn only_a_terminal_that_can_and_may_is_dimmed() {

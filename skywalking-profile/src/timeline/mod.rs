@@ -18,6 +18,10 @@
 //!    truth. A cell becomes two or more snapshots, from its start to its end, numbered without a
 //!    gap.
 //!
+//! A segment may have several spans that follow one another. Each is a [`Window`] of its own, whose
+//! first and last snapshots are the root frame alone, at the span's start and end: so the analysis of
+//! one span, by the snapshots that were dumped in its time, shows nothing of another.
+//!
 //! Self time is never negative: dump times do not go backwards, and a run of a child lies within
 //! one run of its parent, so the children's runs cannot add up to more than the parent's.
 //!

@@ -154,3 +154,32 @@ pub(crate) fn epoch_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.saturating_add(HALF).as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cover_of(names: &[&str]) -> String {
+        let spans: Vec<_> = names.iter().map(|name| Span::local((*name).into(), 0, 1)).collect();
+        cover(&spans).map_or(String::new(), |cover| cover.name.to_string())
+    }
+
+    #[test]
+    fn a_segments_times_are_the_nearest_milliseconds() {
+        for (started_us, took_us, start_ms, end_ms) in
+            [(7_000, 5_400, 7, 12), (7_499, 5_400, 7, 12), (7_500, 5_400, 8, 13), (7_999, 5_500, 8, 14)]
+        {
+            let started = SystemTime::UNIX_EPOCH + Duration::from_micros(started_us);
+            let segment = Segment::new("GET:/".into(), started, 1_000 * took_us, None);
+            assert_eq!((segment.first.start_ms, segment.first.end_ms), (start_ms, end_ms));
+        }
+    }
+
+    #[test]
+    fn a_cover_is_named_after_its_spans() {
+        assert_eq!(cover_of(&["load", "load", "load"]), "load ×3");
+        assert_eq!(cover_of(&["load", "audit", "load"]), "load ×2, audit");
+        let long = ["a", "b", "c"].map(|name| name.repeat(60));
+        assert_eq!(cover_of(&[&long[0], &long[1], &long[2]]), format!("{}, …", long[0]));
+    }
+}

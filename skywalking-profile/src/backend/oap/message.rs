@@ -103,3 +103,56 @@ pub(super) fn thread_snapshot(sample: &Sample, part: &Part, snapshot: &Snapshot)
 pub(super) fn pair(key: &str, value: impl AsRef<str>) -> KeyStringValuePair {
     KeyStringValuePair { key: key.to_owned(), value: value.as_ref().to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::config::ProfileConfig;
+
+    fn sample() -> Sample {
+        let request = Segment::new("GET:/".into(), SystemTime::now(), 50_000_000, None);
+        let start_ms = request.first.start_ms;
+        let span = |name: &str, from_ms, to_ms| Span::local(name.into(), start_ms + from_ms, start_ms + to_ms);
+        let alone = request.lane(vec![span("audit", 0, 50)]);
+        let several = request.lane(vec![span("load", 10, 20), span("load", 30, 45)]);
+        let part = |segment| Part { segment, snapshots: Vec::new() };
+        Sample {
+            task_id: "1".to_owned(),
+            main: part(request),
+            lanes: vec![part(alone), part(several)],
+            spans_left_out: 0,
+            signatures: Vec::new(),
+            is_finished: true,
+            lost_events: 0,
+            least_ns: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn lanes_are_segments_below_the_requests_span() {
+        let config = ProfileConfig::new("shop").and_then(|config| config.instance("1")).unwrap();
+        let oap = Oap::new(&config, "http://127.0.0.1:1".to_owned()).unwrap();
+        let mut sample = sample();
+        sample.renew_segment_ids();
+        let [request, alone, several] = &oap.segment_objects(&sample)[..] else { panic!("not three segments") };
+        let ids = |segment: &SegmentObject| -> Vec<_> {
+            segment.spans.iter().map(|span| (span.span_id, span.parent_span_id, span.operation_name.clone())).collect()
+        };
+        assert_eq!(ids(request), [(0, -1, "GET:/".to_owned())]);
+        assert_eq!(ids(alone), [(0, -1, "audit".to_owned())]);
+        assert_eq!(ids(several), [(0, -1, "load ×2".to_owned()), (1, 0, "load".to_owned()), (2, 0, "load".to_owned())]);
+        for lane in [alone, several] {
+            assert_eq!(lane.trace_id, request.trace_id);
+            assert!(lane.spans.iter().all(|span| span.span_type() == SpanType::Local));
+            assert!(lane.spans[1..].iter().all(|span| span.refs.is_empty()));
+            let [reference] = &lane.spans[0].refs[..] else { panic!("not one reference") };
+            assert_eq!(reference.ref_type(), RefType::CrossThread);
+            assert_eq!(reference.trace_id, request.trace_id);
+            assert_eq!(reference.parent_trace_segment_id, request.trace_segment_id);
+            let parent = (&*reference.parent_service, &*reference.parent_service_instance, &*reference.parent_endpoint);
+            assert_eq!(parent, ("shop", "1", "GET:/"));
+        }
+    }
+}
