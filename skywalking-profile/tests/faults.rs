@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Empty;
 use skywalking_profile::{ProfileConfig, ProfileLayer};
-use skywalking_profile_proto::v3::{SegmentObject, ThreadSnapshot};
+use skywalking_profile_proto::v3::{RefType, SegmentObject, ThreadSnapshot};
 use support::{Call, FOREVER, FakeOap, Fault, Kind, Log, block_on, get, ms, on_one_thread};
 use tokio::time::sleep;
 use tonic::Code;
@@ -64,6 +64,38 @@ fn a_request_whose_snapshots_break_off_is_sent_again_as_another_segment() {
     assert_eq!(tried.len(), tries.len());
     let [segment] = &shown(&oap)[..] else { panic!("not one segment") };
     assert_eq!(segment.trace_segment_id, tries[faults.len()][0].trace_segment_id);
+}
+
+#[test]
+fn what_a_request_did_meanwhile_is_sent_with_it_and_anew_with_it() {
+    let oap = FakeOap::up();
+    let agent = Agent::start("meanwhile", &oap.address());
+    oap.fail(Kind::Snapshots, &[Fault::Unanswered]);
+    oap.hand_out("task", &[]);
+    agent.begins("task");
+    let service = agent.layer.layer(service_fn(audited_order));
+    let Ok(_) = on_one_thread(service.oneshot(get("/")).boxed());
+    agent.is_reported(&oap, "task", 1, 0);
+
+    let [request] = &shown(&oap)[..] else { panic!("not one request") };
+    let streams = oap.calls().into_iter().filter_map(|call| match call {
+        Call::Segments(segments) if segments.contains(request) => Some(segments),
+        _ => None,
+    });
+    let [segments] = &streams.collect::<Vec<_>>()[..] else { panic!("not one stream of segments") };
+    let [_, lane] = &segments[..] else { panic!("not one lane: {segments:#?}") };
+    let [reference] = &lane.spans[0].refs[..] else { panic!("not one reference: {lane:#?}") };
+    assert_eq!(lane.trace_id, request.trace_id);
+    assert_eq!(reference.ref_type(), RefType::CrossThread);
+    assert_eq!(reference.parent_trace_segment_id, request.trace_segment_id);
+    is_whole(lane, &oap.snapshots().concat());
+
+    let ids = |snapshots: &Vec<ThreadSnapshot>| -> HashSet<_> {
+        snapshots.iter().map(|snapshot| snapshot.trace_segment_id.clone()).collect()
+    };
+    let [first, second] = &oap.snapshots().iter().map(ids).collect::<Vec<_>>()[..] else { panic!("not two tries") };
+    assert!(first.len() == 2 && first.is_disjoint(second), "{first:?} {second:?}");
+    assert_eq!(*second, HashSet::from([request.trace_segment_id.clone(), lane.trace_segment_id.clone()]));
 }
 
 #[test]
@@ -373,6 +405,14 @@ async fn order(_: Request<()>) -> Result<Response<Empty<&'static [u8]>>, Infalli
     Ok(Response::new(Empty::new()))
 }
 
+/// With another task beside.
+async fn audited_order(request: Request<()>) -> Result<Response<Empty<&'static [u8]>>, Infallible> {
+    let audit = skywalking_profile::spawn(sleep(ms(30)));
+    let answer = order(request).await;
+    audit.await.expect("a task that ends");
+    answer
+}
+
 /// How often the task's end was told.
 fn finishes(calls: &[Call], task: &str) -> usize {
     calls.iter().filter(|call| call.is_finish_of(task)).count()
@@ -388,14 +428,20 @@ fn shown(oap: &FakeOap) -> Vec<SegmentObject> {
     let traces: HashSet<_> = segments.iter().map(|segment| &segment.trace_id).collect();
     assert_eq!(traces.len(), segments.len(), "a request is there twice");
     for segment in &segments {
-        let [span] = segment.spans.as_slice() else { panic!("{segment:#?}") };
-        let its: Vec<&ThreadSnapshot> =
-            snapshots.iter().filter(|snapshot| snapshot.trace_segment_id == segment.trace_segment_id).collect();
-        let times = its.first().zip(its.last()).map(|(first, last)| (first.time, last.time));
-        assert_eq!(times, Some((span.start_time, span.end_time)), "not all of its time is there: {its:#?}");
-        for (i, snapshot) in its.iter().enumerate() {
-            assert_eq!(snapshot.sequence as usize, i, "{its:#?}");
-        }
+        is_whole(segment, &snapshots);
     }
     segments
+}
+
+/// The snapshots of the segment's one span are among these, from its start to its end.
+#[track_caller]
+fn is_whole(segment: &SegmentObject, snapshots: &[ThreadSnapshot]) {
+    let [span] = segment.spans.as_slice() else { panic!("{segment:#?}") };
+    let its: Vec<&ThreadSnapshot> =
+        snapshots.iter().filter(|snapshot| snapshot.trace_segment_id == segment.trace_segment_id).collect();
+    let times = its.first().zip(its.last()).map(|(first, last)| (first.time, last.time));
+    assert_eq!(times, Some((span.start_time, span.end_time)), "not all of its time is there: {its:#?}");
+    for (i, snapshot) in its.iter().enumerate() {
+        assert_eq!(snapshot.sequence as usize, i, "{its:#?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use skywalking_profile::{ProfileNode, ProfileTree};
+use skywalking_profile::{ProfileNode, ProfileSpan, ProfileTree};
 
 /// How far a node's duration may be from what the program measured itself.
 const TOLERANCE: Duration = Duration::from_millis(2);
@@ -17,9 +17,13 @@ pub(crate) const SCHEDULED: &str = "[scheduled: waiting for a worker]";
 /// What a program measured: functions, and how long each of their calls took.
 pub(crate) type Times = Vec<(&'static str, Duration)>;
 
-/// The tree of one request.
+/// The tree of one request, or of something that it did meanwhile.
 #[derive(Debug)]
-pub(crate) struct Tree(ProfileTree);
+pub(crate) struct Tree {
+    whole: ProfileTree,
+    /// Of what is looked at.
+    root: ProfileNode,
+}
 
 impl Tree {
     /// The functions, two spaces per level. Without `[running]` and [`SCHEDULED`]: any poll is that if the machine
@@ -105,7 +109,7 @@ impl Tree {
     /// The whole request is of this duration.
     #[track_caller]
     pub(crate) fn lasted(&self, measured: Duration) {
-        self.is_as_measured(self.0.root(), measured);
+        self.is_as_measured(&self.root, measured);
     }
 
     #[track_caller]
@@ -131,7 +135,7 @@ impl Tree {
             }
             node.children().iter().map(|child| below(child, name)).sum()
         }
-        below(self.0.root(), name)
+        below(&self.root, name)
     }
 
     /// The function calls no other one than `callee`.
@@ -143,7 +147,7 @@ impl Tree {
 
     /// Of the whole request.
     pub(crate) fn duration(&self) -> Duration {
-        self.0.root().duration()
+        self.root.duration()
     }
 
     /// The function was called or awaited at `place`, which is `file:line`.
@@ -159,14 +163,45 @@ impl Tree {
         self.functions("[running]").map(ProfileNode::duration).sum::<Duration>() > 2 * TOLERANCE
     }
 
+    /// What the request did meanwhile, by function and in order of start.
+    #[track_caller]
+    pub(crate) fn has_spans(&self, expected: &[&str]) {
+        if CAPTURED {
+            let names: Vec<_> = self.whole.spans().iter().map(last_name).collect();
+            assert_eq!(names, expected, "in\n{self}");
+        }
+    }
+
+    /// The one span of this function took so long.
+    #[track_caller]
+    pub(crate) fn span_took(&self, name: &str, measured: Duration) {
+        self.span(name).lasted(measured);
+    }
+
+    /// The tree of the one span of this function.
+    #[track_caller]
+    pub(crate) fn span(&self, name: &str) -> Self {
+        Self { whole: self.whole.clone(), root: self.profile_span(name).root().clone() }
+    }
+
+    /// The one span of this function, for what its tree does not tell.
+    #[track_caller]
+    pub(crate) fn profile_span(&self, name: &str) -> &ProfileSpan {
+        let mut spans = self.whole.spans().iter().filter(|span| last_name(span) == name);
+        match (spans.next(), spans.next()) {
+            (Some(span), None) => span,
+            (found, _) => panic!("{} span {name} in\n{self}", found.map_or("no", |_| "more than one")),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn is_finished(&self) {
-        assert!(self.0.is_finished(), "unfinished:\n{self}");
+        assert!(self.whole.is_finished(), "unfinished:\n{self}");
     }
 
     #[track_caller]
     pub(crate) fn is_unfinished(&self) {
-        assert!(!self.0.is_finished(), "finished:\n{self}");
+        assert!(!self.whole.is_finished(), "finished:\n{self}");
     }
 
     #[track_caller]
@@ -184,7 +219,7 @@ impl Tree {
 
     /// All nodes with their depths, parents before their children.
     fn nodes(&self) -> impl Iterator<Item = (usize, &ProfileNode)> {
-        let mut ahead = vec![(0, self.0.root())];
+        let mut ahead = vec![(0, &self.root)];
         std::iter::from_fn(move || {
             let (depth, node) = ahead.pop()?;
             ahead.extend(node.children().iter().rev().map(|child| (depth + 1, child)));
@@ -195,16 +230,21 @@ impl Tree {
 
 impl From<&ProfileTree> for Tree {
     fn from(tree: &ProfileTree) -> Self {
-        Self(tree.clone())
+        Self { whole: tree.clone(), root: tree.root().clone() }
     }
 }
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.whole.fmt(f)
     }
 }
 
 fn function(node: &ProfileNode) -> &str {
     node.signature().split_once(" @ ").map_or(node.signature(), |(function, _)| function)
+}
+
+/// The function alone, without its path.
+fn last_name(span: &ProfileSpan) -> &str {
+    span.name().rsplit("::").next().unwrap_or_default()
 }
