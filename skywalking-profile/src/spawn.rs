@@ -48,9 +48,10 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct InRequest<F> {
+        // Dropped first, as in `ResponseFuture`.
+        child: Option<Box<Child>>,
         #[pin]
         inner: F,
-        child: Option<Box<Child>>,
     }
 }
 

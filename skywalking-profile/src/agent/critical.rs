@@ -36,6 +36,8 @@ pub(super) struct Division {
 pub(super) struct Nature {
     /// It is not stale.
     pub(super) is_awaited: bool,
+    /// Equal for leaves that are awaited at one place: a compiler may make several calls of one await.
+    pub(super) place: usize,
     /// Polled again, it drops its token before it registers anew: its line ends, though it does not.
     pub(super) begins_anew: bool,
 }
@@ -85,10 +87,9 @@ fn before(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], awaited: &[Vec<
         let mut taken = vec![false; earlier.len()];
         for &piece in now.iter().filter(|piece| !earlier.contains(piece)) {
             let is_same = |&other: &usize| {
-                let (one, same) = (pieces[other], pieces[piece]);
-                one.addresses == same.addresses
-                    && one.woken.is_none()
-                    && (one.line == same.line || natures[other].begins_anew)
+                pieces[other].woken.is_none()
+                    && natures[other].place == natures[piece].place
+                    && (pieces[other].line == pieces[piece].line || natures[other].begins_anew)
             };
             let same = (0..earlier.len()).find(|&i| !taken[i] && !now.contains(&earlier[i]) && is_same(&earlier[i]));
             let found = same.or_else(|| likeliest(pieces, earlier, now, &taken, piece));

@@ -1,7 +1,6 @@
 //! The agent's side of one followed request: its strands.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use super::stacks::Stacks;
 use super::track::Track;

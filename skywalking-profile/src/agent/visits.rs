@@ -71,11 +71,17 @@ struct Strand<'a> {
 impl<'a> Strand<'a> {
     fn new(track: &'a Track, child: Option<&'a Child>, completed: bool, stacks: &mut Stacks) -> Self {
         let pieces = track.lines.pieces();
+        let mut places = HashMap::new();
         let natures: Vec<Nature> = pieces
             .iter()
-            .map(|piece| Nature {
-                is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
-                begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
+            .map(|piece| {
+                let number = places.len();
+                let place = piece.addresses.as_ref().map(|own| stacks.awaited(own));
+                Nature {
+                    is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
+                    place: *places.entry(place).or_insert(number),
+                    begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
+                }
             })
             .collect();
         let mut waits = Vec::new();

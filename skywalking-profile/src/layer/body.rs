@@ -12,15 +12,16 @@ pin_project! {
     /// The response body of [`Profile`](super::Profile): the inner one, frame by frame. A followed request ends with it.
     #[derive(Debug, Default)]
     pub struct ResponseBody<B> {
+        // Dropped first, as in `ResponseFuture`.
+        followed: Option<Box<Followed>>,
         #[pin]
         inner: B,
-        followed: Option<Box<Followed>>,
     }
 }
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn new(inner: B, followed: Option<Box<Followed>>) -> Self {
-        let mut body = Self { inner, followed };
+        let mut body = Self { followed, inner };
         // Servers do not poll a body that is already at its end.
         if body.inner.is_end_stream() {
             complete(&mut body.followed);

@@ -16,15 +16,17 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
+        // Dropped first: what the inner future does when it is dropped, wakes that nobody waits for above all, is not the
+        // request's.
+        admitted: Option<Admitted>,
         #[pin]
         inner: F,
-        admitted: Option<Admitted>,
     }
 }
 
 impl<F> ResponseFuture<F> {
     pub(super) fn new(inner: F, admitted: Option<Admitted>) -> Self {
-        Self { inner, admitted }
+        Self { admitted, inner }
     }
 }
 

@@ -202,8 +202,7 @@ fn programs(lengths_us: impl Strategy<Value = u64> + Clone + 'static) -> impl St
 
 fn divided(observed: &Observed) -> (Vec<&Piece>, Division) {
     let pieces = observed.lines.pieces();
-    let natures = vec![Nature { is_awaited: true, begins_anew: false }; pieces.len()];
-    let division = divide(&pieces, &natures, &observed.waits, true);
+    let division = divide(&pieces, &natures(&pieces), &observed.waits, true);
     (pieces, division)
 }
 
@@ -286,8 +285,7 @@ proptest! {
         };
         let pieces: Vec<Piece> = observed.lines.pieces().iter().filter(|piece| piece.from < end).map(cut_off).collect();
         let pieces: Vec<&Piece> = pieces.iter().collect();
-        let natures = vec![Nature { is_awaited: true, begins_anew: false }; pieces.len()];
-        let division = divide(&pieces, &natures, waits, false);
+        let division = divide(&pieces, &natures(&pieces), waits, false);
         let pending: Vec<usize> = (0..pieces.len()).filter(|&piece| pieces[piece].to == end).collect();
         let shown = division.path.last().cloned().unwrap_or_default();
         prop_assert_eq!(&shown, &pending, "all that was pending in the last wait");
@@ -303,8 +301,10 @@ fn piece(line: u64, from: u64, to: u64, stack: &[u64], woken: bool) -> Piece {
     Piece { from, to, line, addresses: Some(Arc::from(stack)), branches: Vec::new(), woken }
 }
 
-fn natures(pieces: usize) -> Vec<Nature> {
-    vec![Nature { is_awaited: true, begins_anew: false }; pieces]
+/// As if a site were a place.
+fn natures(pieces: &[&Piece]) -> Vec<Nature> {
+    let nature = |piece: &&Piece| Nature { is_awaited: true, place: site(piece) as usize, begins_anew: false };
+    pieces.iter().map(nature).collect()
 }
 
 fn waits<const N: usize>(edges: [u64; N]) -> Vec<Wait> {
@@ -314,15 +314,15 @@ fn waits<const N: usize>(edges: [u64; N]) -> Vec<Wait> {
 #[test]
 fn a_loser_that_is_awaited_later_is_on_the_path_from_then_on() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(2, 30, 80, &[4], true)];
-    let division = divide(&pieces.each_ref(), &natures(3), &waits([0, 30, 80]), true);
+    let division = divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 30, 80]), true);
     assert_eq!((division.path, division.beside, division.losers), (vec![vec![0], vec![2]], vec![], vec![vec![1]]));
 }
 
 #[test]
 fn a_leaf_that_begins_anew_is_the_same_if_it_is_at_the_same_place() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(3, 30, 80, &[1, 3], true)];
-    let natures: Vec<_> =
-        [false, true, true].map(|begins_anew| Nature { is_awaited: true, begins_anew }).into_iter().collect();
+    let mut natures = natures(&pieces.each_ref());
+    natures[1].begins_anew = true;
     let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true);
     assert_eq!((division.path, division.beside), (vec![vec![1], vec![2]], vec![vec![0]]));
 }
@@ -330,7 +330,8 @@ fn a_leaf_that_begins_anew_is_the_same_if_it_is_at_the_same_place() {
 #[test]
 fn a_stale_leaf_is_neither_on_the_path_nor_beside_it() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 80, &[1, 3], true)];
-    let natures = [false, true].map(|is_awaited| Nature { is_awaited, begins_anew: false });
+    let mut natures = natures(&pieces.each_ref());
+    natures[0].is_awaited = false;
     let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true);
     assert_eq!((division.path, division.beside, division.losers), (vec![vec![1], vec![1]], vec![], vec![]));
 }
@@ -339,7 +340,7 @@ fn a_stale_leaf_is_neither_on_the_path_nor_beside_it() {
 fn nothing_goes_back_beyond_a_pause() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(3, 40, 50, &[1, 3], true)];
     let waits = [Wait { from: 0, to: 30, follows: false }, Wait { from: 40, to: 50, follows: false }];
-    let division = divide(&pieces.each_ref(), &natures(3), &waits, true);
+    let division = divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits, true);
     assert_eq!(division.path, [vec![0], vec![2]]);
 }
 
