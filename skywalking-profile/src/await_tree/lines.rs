@@ -1,8 +1,8 @@
 //! Which leaf of a poll is which of the poll before.
 //!
 //! A leaf that is polled again without having been woken clones its new token and then drops its old one: so the leaf that
-//! registered last before the drop is the same, if it lies as deep on the stack as the old one did. (Those of tokio's oneshot
-//! channels do it the other way round. What was dropped before a new leaf registered may as well be another leaf's.)
+//! registered last before the drop is the same. Whether it is awaited at the same place, too, the stacks tell. (Those of tokio's
+//! oneshot channels do it the other way round. What was dropped before a new leaf registered may as well be another's.)
 
 use super::strand::Line;
 use super::token::{Leaf, LeafToken};
@@ -22,7 +22,6 @@ pub(crate) struct Registrations {
 #[derive(Debug)]
 struct LetGo {
     line: Line,
-    depth: usize,
     /// The line that the latest leaf had registered with by then, or one before all of this poll's.
     after: Line,
 }
@@ -35,16 +34,15 @@ impl Registrations {
 
     pub(super) fn note_let_go(&mut self, token: &LeafToken, after: Line) {
         if self.let_go.len() < MOST_LET_GO && self.let_go.try_reserve(1).is_ok() {
-            self.let_go.push(LetGo { line: token.line(), depth: token.depth, after });
+            self.let_go.push(LetGo { line: token.line(), after });
         }
     }
 
     /// At the end of the poll: leaves that go on take the lines that they had, the others keep those that they registered
     /// with.
     pub(super) fn continue_lines(&mut self) {
-        for LetGo { line, depth, after } in self.let_go.drain(..) {
+        for LetGo { line, after } in self.let_go.drain(..) {
             if let Ok(i) = self.leaves.binary_search_by_key(&after, |leaf| leaf.registered)
-                && self.leaves[i].token.depth == depth
                 && self.leaves[i].token.line() == after
             {
                 self.leaves[i].token.continue_line(line);

@@ -140,8 +140,7 @@ impl PollLeaves<'_> {
         let capture = unsafe { Capture::take(self.frame.as_ref(), &self.around) };
         let registered = self.strand.next_line();
         self.latest.set(registered);
-        let depth = capture.as_ref().map_or(0, Capture::depth);
-        let token = LeafToken::new(self.waker.clone(), self.strand, registered, depth);
+        let token = LeafToken::new(self.waker.clone(), self.strand, registered);
         leaves.push(Leaf { token: Arc::clone(&token), registered, capture });
         Some(token)
     }

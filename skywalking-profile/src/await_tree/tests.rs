@@ -141,7 +141,7 @@ fn a_wake_by_the_capture_waker_is_the_requests() {
     assert!(strand.first_wake.at().is_some(), "on whatever thread");
 }
 
-/// A poll in which those leaves register, in this order. From one place: leaves are told apart by their depths, too.
+/// A poll in which those leaves register, in this order.
 fn register(strand: &Arc<Strand>, stored: &mut [Option<Waker>], order: &[usize]) -> Vec<u64> {
     let (request, _) = request();
     let (leaves, ()) = leaves_of(strand, &request, |waker| {

@@ -40,19 +40,16 @@ pub(crate) struct LeafToken {
     /// The strand whose doing that was, or 0.
     woken_by: AtomicU64,
     line: AtomicU64,
-    /// The bytes of stack between the poll and where it registered, as far as they are known.
-    pub(super) depth: usize,
     strand: Arc<Strand>,
 }
 
 impl LeafToken {
-    pub(super) fn new(waker: Waker, strand: &Arc<Strand>, line: Line, depth: usize) -> Arc<Self> {
+    pub(super) fn new(waker: Waker, strand: &Arc<Strand>, line: Line) -> Arc<Self> {
         Arc::new(Self {
             waker,
             woken: FirstWake::default(),
             woken_by: AtomicU64::new(0),
             line: AtomicU64::new(line),
-            depth,
             strand: Arc::clone(strand),
         })
     }

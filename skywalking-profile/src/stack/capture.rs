@@ -53,15 +53,6 @@ impl Capture {
         }
     }
 
-    /// The bytes of native stack that it holds.
-    pub(crate) fn depth(&self) -> usize {
-        match self {
-            Self::Native(image) => image.len(),
-            Self::Annotated(_) => 0,
-            Self::Both(both) => both.0.len(),
-        }
-    }
-
     /// What is to be shown of it. Waits until that is known.
     pub(crate) fn preferred(&self) -> Shown<'_> {
         match self {

@@ -33,10 +33,6 @@ impl Image {
     pub(crate) unsafe fn capture(frame: &PollFrame) -> Option<Self> {
         match *frame {}
     }
-
-    pub(crate) fn len(&self) -> usize {
-        match *self {}
-    }
 }
 
 #[derive(Debug)]

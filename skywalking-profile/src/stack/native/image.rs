@@ -107,11 +107,6 @@ impl Image {
         (HELD.fetch_add(len, Ordering::Relaxed) + len <= ALL_IMAGES).then_some(image)
     }
 
-    /// The bytes of stack.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     pub(super) fn registers(&self) -> Registers {
         self.registers
     }
