@@ -160,8 +160,7 @@ fn a_request_whose_client_has_gone_shows_all_that_was_pending() {
     assert_well_named(&request.tree);
     assert_eq!(request.entry.tag("profile.cancelled"), Some("true"), "{request}");
     assert_near(&request.tree, "cancel", lasted_ms, TOLERANCE_MS);
-    // Nothing had come of either: one is in the request's own tree, the other beside it.
-    let mut shown = 0;
+    // Nothing had come of either, so that both may be beside.
     for (function, awaited) in [("query_ledger", SLEEP), ("await_lock", LOCK)] {
         if request.tree.nodes().iter().any(|node| node.is(function)) {
             assert_only_awaits(&request.tree, request.tree.node(function), awaited);
@@ -171,10 +170,8 @@ fn a_request_whose_client_has_gone_shows_all_that_was_pending() {
             pending.assert_shows(&format!("slow_endpoint::cancel::{function}"), awaited);
             assert_near(&pending.tree, function, lasted_ms, TOLERANCE_MS);
             assert_eq!(pending.span.tag("profile.cancelled"), Some("true"), "{request}");
-            shown += 1;
         }
     }
-    assert_eq!((shown, request.beside.len()), (1, 1), "{request}");
 }
 
 /// The responses of a task's requests of `GET path`, each with what the OAP shows of it.
