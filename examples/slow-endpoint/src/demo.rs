@@ -109,7 +109,12 @@ impl fmt::Display for Measured {
 fn show(tree: &ProfileTree, measured: &Measured) {
     let text = if is_dimmed() { format!("{tree:#}") } else { tree.to_string() };
     let mut times = vec!["program"];
-    add_times(tree.root(), 0, false, measured, &mut times);
+    times.push(measured.of("total"));
+    add_times(tree.root(), 1, None, measured, &mut times);
+    for span in tree.spans() {
+        times.push(measured.of(last_segment(span.name())));
+        add_times(span.root(), 1, Some(span.name()), measured, &mut times);
+    }
     let width = times.iter().map(|time| time.len() + 1).max().unwrap_or_default();
     // One line of heads, then one for each node; what comes after those has no time.
     for (line, time) in text.lines().zip(times.into_iter().chain(iter::repeat(""))) {
@@ -117,22 +122,37 @@ fn show(tree: &ProfileTree, measured: &Measured) {
     }
 }
 
-/// In the order of the tree's lines. Below a wait it was done by another task, and the wait may be but a part of it.
-fn add_times<'a>(node: &ProfileNode, depth: usize, in_wait: bool, measured: &'a Measured, times: &mut Vec<&'a str>) {
-    let function = node.signature().split(" @ ").next().unwrap_or_default();
-    let is_own = function.starts_with("slow_endpoint::");
-    times.push(match (depth, function) {
-        (0, _) => measured.of("total"),
-        // The handler's own, of all the sleeps.
-        (2, "tokio::time::sleep::Sleep") => measured.of("sleep"),
-        (_, "[scheduled: waiting for a worker]") => measured.of("scheduled"),
-        _ if is_own && in_wait => "",
-        (_, function) => measured.of(function.rsplit("::").next().unwrap_or_default()),
-    });
-    let in_wait = in_wait || depth > 0 && !is_own;
-    for child in node.children() {
-        add_times(child, depth + 1, in_wait, measured, times);
+/// Of the nodes below `parent`, in the order of the tree's lines. A function of the program may be there for only a part of
+/// its time, and is then shown without: above the function that a span is `named` after, and below a wait, as what another
+/// task did meanwhile.
+fn add_times<'a>(
+    parent: &ProfileNode,
+    depth: usize,
+    named: Option<&str>,
+    measured: &'a Measured,
+    times: &mut Vec<&'a str>,
+) {
+    for node in parent.children() {
+        let function = node.signature().split(" @ ").next().unwrap_or_default();
+        let is_own = function.starts_with("slow_endpoint::");
+        let named = named.filter(|named| *named != function);
+        times.push(match (depth, function) {
+            // The handler's own, of all the sleeps.
+            (2, "tokio::time::sleep::Sleep") => measured.of("sleep"),
+            (_, "[scheduled: waiting for a worker]") => measured.of("scheduled"),
+            _ if is_own && named.is_some() => "",
+            _ => measured.of(last_segment(function)),
+        });
+        let named = if is_own { named } else { Some(OF_A_WAIT) };
+        add_times(node, depth + 1, named, measured, times);
     }
+}
+
+/// No function.
+const OF_A_WAIT: &str = "";
+
+fn last_segment(path: &str) -> &str {
+    path.rsplit("::").next().unwrap_or_default()
 }
 
 /// Whether standard output can show some text dimmed, and may.
