@@ -177,6 +177,9 @@ impl fmt::Display for ProfileTree {
         for span in &self.spans {
             layout.write_span(f, span)?;
         }
+        if self.spans_left_out > 0 {
+            writeln!(f, "{}and {} more meanwhile, not shown", layout.columns("", "", ""), self.spans_left_out)?;
+        }
         if !self.is_finished {
             writeln!(f, "{}unfinished when the task ended", layout.columns("", "", ""))?;
         }
@@ -186,14 +189,6 @@ impl fmt::Display for ProfileTree {
         }
         if self.lost_events > 0 {
             writeln!(f, "{}incomplete: {} waits and polls are missing", layout.columns("", "", ""), self.lost_events)?;
-        }
-        if self.spans_left_out > 0 {
-            writeln!(
-                f,
-                "{}incomplete: {} spans meanwhile are left out",
-                layout.columns("", "", ""),
-                self.spans_left_out
-            )?;
         }
         Ok(())
     }
@@ -345,10 +340,10 @@ mod tests {
    61   10.9%      ·     ├─ shop::load @ main.rs:12
    61   10.9%     61     │  └─ Sleep @ main.rs:30
   500   89.0%    500     └─ Sleep @ main.rs:13
+                      and 2 more meanwhile, not shown
                       unfinished when the task ended
                       coarse: waits of less than 4 ms are not shown alone
                       incomplete: 7 waits and polls are missing
-                      incomplete: 2 spans meanwhile are left out
 ";
         assert_eq!(tree.to_string(), expected);
     }

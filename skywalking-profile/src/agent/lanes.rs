@@ -83,7 +83,7 @@ fn longest(mut candidates: Vec<Placed>, most: usize) -> Vec<Placed> {
 
 /// As few lanes as can be: as many as there are spans at once. Spans follow each other at once only if they must.
 fn partition(mut spans: Vec<Placed>) -> Vec<Vec<Placed>> {
-    spans.sort_by_key(|span| span.start_ms);
+    spans.sort_by_key(|span| span.beside.from_ns);
     let mut lanes: Vec<(i64, Vec<Placed>)> = Vec::new();
     for mut span in spans {
         let free = lanes.iter_mut().filter(|(end_ms, _)| *end_ms <= span.start_ms);

@@ -1,6 +1,5 @@
 //! No OAP: profiles are analysed in this process, as the OAP would, and handed to the application or printed.
 
-use std::cmp::Reverse;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -52,7 +51,7 @@ impl Backend for Embedded {
 /// As the OAP analyses it: the request's span, and each one of the lanes.
 fn analysed(sample: &Sample) -> Option<ProfileTree> {
     let mut spans: Vec<_> = sample.lanes.iter().flat_map(|lane| spans(sample, lane)).collect();
-    spans.sort_by_key(|span| (span.start, Reverse(span.duration)));
+    spans.sort_by_key(ProfileSpan::start);
     Some(ProfileTree {
         root: tree(sample, &sample.main.snapshots)?,
         spans,

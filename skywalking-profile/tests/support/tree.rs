@@ -172,6 +172,11 @@ impl Tree {
         }
     }
 
+    /// Spans that are not shown.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.whole.spans_left_out()
+    }
+
     /// The one span of this function took so long.
     #[track_caller]
     pub(crate) fn span_took(&self, name: &str, measured: Duration) {
