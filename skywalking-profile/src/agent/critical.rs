@@ -3,7 +3,7 @@
 //! A strand that awaits several leaves at once, by `join!`, `select!` or their like, goes on when one of them wakes it. Seen
 //! from its end, each wait belongs to the leaf without which what came after would not have begun: that of the wake that
 //! began the poll in which the next leaf of the path first registered. So an arm of a `join!` that others were waited for is
-//! off the path, and so is the loser of a `select!`.
+//! off the path, and so is the loser of a `select!`: also one that the next round of a loop awaits again, up to there.
 //!
 //! Waits are all there is here: that a strand runs is on the path in any case.
 
@@ -45,11 +45,27 @@ pub(super) struct Nature {
 /// Divides what a strand waited for. `pieces` are in the order in which they began, each with its nature, `waits` in time order
 /// and not overlapping.
 ///
-/// Without `completed`, the strand was dropped in its last wait, or goes on in it.
-pub(super) fn divide(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], completed: bool) -> Division {
+/// Without `completed`, the strand was dropped in its last wait, or goes on in it. `are_rivals` tells whether two leaves are of
+/// arms of one `select!`.
+pub(super) fn divide(
+    pieces: &[&Piece],
+    natures: &[Nature],
+    waits: &[Wait],
+    completed: bool,
+    are_rivals: &mut dyn FnMut(&Piece, &Piece) -> bool,
+) -> Division {
     let awaited = awaited(pieces, natures, waits);
     let before = before(pieces, natures, waits, &awaited);
-    let path = path(pieces, waits, &awaited, &before, completed);
+    let mut has_won = |winner: usize, loser: usize, after: &[usize]| {
+        // Otherwise its arm went on.
+        let goes_on_elsewhere = after.iter().any(|&next| {
+            before[next] == Some(winner)
+                && natures[next].place != natures[winner].place
+                && common(pieces[next], pieces[winner]) > common(pieces[loser], pieces[winner])
+        });
+        !goes_on_elsewhere && are_rivals(pieces[winner], pieces[loser])
+    };
+    let path = path(pieces, waits, &awaited, &before, completed, &mut has_won);
     let (beside, losers) = branches(pieces, waits, &awaited, &path, &before, completed);
     let woke = |here: &Vec<usize>, wait: &Wait| {
         here.iter().any(|&piece| pieces[piece].woken.is_some_and(|woken| woken.at <= wait.to))
@@ -128,6 +144,7 @@ fn path(
     awaited: &[Vec<usize>],
     before: &[Option<usize>],
     completed: bool,
+    has_won: &mut dyn FnMut(usize, usize, &[usize]) -> bool,
 ) -> Vec<Vec<usize>> {
     let mut path = vec![Vec::new(); waits.len()];
     let mut current: Vec<usize> = Vec::new();
@@ -141,13 +158,18 @@ fn path(
         let mut here: Vec<usize> = current.iter().filter_map(earlier).collect();
         here.sort_unstable();
         here.dedup();
+        if let [piece] = here[..]
+            && !is_last
+            && awaited[i + 1].contains(&piece)
+            && let Some(winner) = first_woken(pieces, &awaited[i])
+            && winner != piece
+            && has_won(winner, piece, &awaited[i + 1])
+        {
+            here = vec![winner];
+        }
         if here.is_empty() {
-            let has_more = !is_last || completed;
-            let first = |&piece: &usize| Some((pieces[piece].woken.filter(|_| has_more)?.at, piece));
-            here = match awaited[i].iter().filter_map(first).min() {
-                Some((_, piece)) => vec![piece],
-                None => awaited[i].clone(),
-            };
+            let first = first_woken(pieces, &awaited[i]).filter(|_| !is_last || completed);
+            here = first.map_or_else(|| awaited[i].clone(), |piece| vec![piece]);
         }
         if !here.is_empty() {
             current.clone_from(&here);
@@ -155,6 +177,15 @@ fn path(
         path[i] = here;
     }
     path
+}
+
+/// Of the leaves of a wait, the one that woke the strand first.
+fn first_woken(pieces: &[&Piece], awaited: &[usize]) -> Option<usize> {
+    awaited
+        .iter()
+        .copied()
+        .filter(|&piece| pieces[piece].woken.is_some())
+        .min_by_key(|&piece| pieces[piece].woken.map(|woken| woken.at))
 }
 
 /// What came after what, without what is on the path: branches that are shown, and those that lost.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::lines::Branch;
 use crate::stack::{
-    Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Symbolizer, Unwinder, is_stale, nature, polls_many,
-    signatures,
+    Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Symbolizer, Unwinder, are_rivals, is_stale, nature,
+    polls_many, signatures,
 };
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
@@ -83,6 +83,16 @@ impl Stacks {
             let [common @ .., older, newer] = &*frames else { return false };
             is_stale(common.iter().flat_map(|frames| &**frames), older, newer)
         })
+    }
+
+    /// Whether two leaves are of arms of one `select!`, one of which ends it.
+    pub(super) fn are_rivals(&mut self, one: &Addresses, other: &Addresses) -> bool {
+        let parts = one.iter().zip(&**other).position(|(one, other)| one != other);
+        let Some(depth) = parts else { return false };
+        let at: Vec<u64> = one[..=depth].iter().copied().chain([other[depth]]).collect();
+        let frames = self.symbolize(&at);
+        let [common @ .., one, other] = &*frames else { return false };
+        are_rivals(common.iter().flat_map(|frames| &**frames), one, other)
     }
 
     /// Whether the stack's leaf is ready although it was not woken.

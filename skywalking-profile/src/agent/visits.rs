@@ -95,7 +95,13 @@ impl<'a> Strand<'a> {
             is_wait.then(|| waits.len() - 1)
         });
         let numbers = numbers.collect();
-        let division = divide(&pieces, &natures, &waits, completed);
+        let mut are_rivals = |one: &Piece, other: &Piece| {
+            one.addresses
+                .as_ref()
+                .zip(other.addresses.as_ref())
+                .is_some_and(|(one, other)| stacks.are_rivals(one, other))
+        };
+        let division = divide(&pieces, &natures, &waits, completed, &mut are_rivals);
         Self { track, child, pieces, division, waits: numbers }
     }
 

@@ -17,7 +17,7 @@ mod native;
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[path = "unsupported.rs"]
 mod native;
-mod stale;
+mod parting;
 mod trim;
 
 pub(crate) use annotation::{Annotations, AroundPoll};
@@ -26,7 +26,7 @@ pub(crate) use frame::{CUT, CUT_OFF, Frame, UNKNOWN};
 #[cfg(test)]
 pub(crate) use frame::{DEEPEST, Source};
 pub(crate) use name::named_by;
-pub(crate) use stale::{is_stale, polls_many};
+pub(crate) use parting::{are_rivals, is_stale, polls_many};
 pub use trim::Frames;
 pub(crate) use trim::{Leaf, Signatures, signatures};
 

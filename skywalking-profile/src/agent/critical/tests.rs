@@ -202,7 +202,7 @@ fn programs(lengths_us: impl Strategy<Value = u64> + Clone + 'static) -> impl St
 
 fn divided(observed: &Observed) -> (Vec<&Piece>, Division) {
     let pieces = observed.lines.pieces();
-    let division = divide(&pieces, &natures(&pieces), &observed.waits, true);
+    let division = divide(&pieces, &natures(&pieces), &observed.waits, true, &mut |_, _| false);
     (pieces, division)
 }
 
@@ -285,7 +285,7 @@ proptest! {
         };
         let pieces: Vec<Piece> = observed.lines.pieces().iter().filter(|piece| piece.from < end).map(cut_off).collect();
         let pieces: Vec<&Piece> = pieces.iter().collect();
-        let division = divide(&pieces, &natures(&pieces), waits, false);
+        let division = divide(&pieces, &natures(&pieces), waits, false, &mut |_, _| false);
         let pending: Vec<usize> = (0..pieces.len()).filter(|&piece| pieces[piece].to == end).collect();
         let shown = division.path.last().cloned().unwrap_or_default();
         prop_assert_eq!(&shown, &pending, "all that was pending in the last wait");
@@ -314,7 +314,8 @@ fn waits<const N: usize>(edges: [u64; N]) -> Vec<Wait> {
 #[test]
 fn a_loser_that_is_awaited_later_is_on_the_path_from_then_on() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(2, 30, 80, &[4], true)];
-    let division = divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 30, 80]), true);
+    let division =
+        divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 30, 80]), true, &mut |_, _| false);
     assert_eq!((division.path, division.beside, division.losers), (vec![vec![0], vec![2]], vec![], vec![vec![1]]));
 }
 
@@ -323,7 +324,7 @@ fn a_leaf_that_begins_anew_is_the_same_if_it_is_at_the_same_place() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(3, 30, 80, &[1, 3], true)];
     let mut natures = natures(&pieces.each_ref());
     natures[1].begins_anew = true;
-    let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true);
+    let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true, &mut |_, _| false);
     assert_eq!((division.path, division.beside), (vec![vec![1], vec![2]], vec![vec![0]]));
 }
 
@@ -332,7 +333,7 @@ fn a_stale_leaf_is_neither_on_the_path_nor_beside_it() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 80, &[1, 3], true)];
     let mut natures = natures(&pieces.each_ref());
     natures[0].is_awaited = false;
-    let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true);
+    let division = divide(&pieces.each_ref(), &natures, &waits([0, 30, 80]), true, &mut |_, _| false);
     assert_eq!((division.path, division.beside, division.losers), (vec![vec![1], vec![1]], vec![], vec![]));
 }
 
@@ -340,12 +341,38 @@ fn a_stale_leaf_is_neither_on_the_path_nor_beside_it() {
 fn nothing_goes_back_beyond_a_pause() {
     let pieces = [piece(1, 0, 30, &[1, 2], true), piece(2, 0, 30, &[1, 3], false), piece(3, 40, 50, &[1, 3], true)];
     let waits = [Wait { from: 0, to: 30, follows: false }, Wait { from: 40, to: 50, follows: false }];
-    let division = divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits, true);
+    let division = divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits, true, &mut |_, _| false);
     assert_eq!(division.path, [vec![0], vec![2]]);
 }
 
 #[test]
 fn a_wait_without_a_leaf_is_nobodys() {
-    let division = divide(&[], &[], &waits([0, 10]), true);
+    let division = divide(&[], &[], &waits([0, 10]), true, &mut |_, _| false);
     assert_eq!(division.path, [vec![]]);
+}
+
+#[test]
+fn each_round_of_a_select_belongs_to_its_winner() {
+    // Messages, and what ends the loop.
+    let pieces = [
+        piece(1, 0, 10, &[1, 2], true),
+        piece(2, 0, 30, &[1, 3], true),
+        piece(4, 10, 20, &[1, 2], true),
+        piece(5, 20, 30, &[1, 2], false),
+    ];
+    let natures = natures(&pieces.each_ref());
+    let mut division =
+        |are_rivals| divide(&pieces.each_ref(), &natures, &waits([0, 10, 20, 30]), true, &mut |_, _| are_rivals);
+    let (select, join) = (division(true), division(false));
+    assert_eq!((select.path, select.beside), (vec![vec![0], vec![2], vec![1]], vec![]));
+    assert_eq!((join.path, join.beside), (vec![vec![1]; 3], vec![vec![0, 2, 3]]));
+}
+
+#[test]
+fn an_arm_of_a_select_that_goes_on_has_not_won_yet() {
+    let pieces =
+        [piece(1, 0, 10, &[1, 2, 5], true), piece(2, 0, 30, &[1, 3], true), piece(3, 10, 30, &[1, 2, 6], false)];
+    let division =
+        divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 10, 30]), true, &mut |_, _| true);
+    assert_eq!((division.path, division.beside), (vec![vec![1]; 2], vec![vec![0, 2]]));
 }

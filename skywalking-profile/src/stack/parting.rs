@@ -1,4 +1,5 @@
-//! Telling a leaf that nobody awaits any more from one of several that are awaited at once.
+//! Where two captures of one poll part, and what that tells: whether nobody awaits one of the leaves any more, whether one of
+//! them is to win.
 //!
 //! Some leaves keep their waker when they are no longer awaited: a read that lost a `select!`, a pinned `Sleep` that has
 //! elapsed. Two captures of one poll tell: a coroutine is suspended at one await, so where their stacks part in the body
@@ -7,6 +8,8 @@
 //!
 //! Code does not tell two futures of one type apart. Below a call that polls many of them, `join_all`'s say, nothing can
 //! be told, and no leaf counts as stale.
+//!
+//! In the same way the names tell the arms of a `select!` from those of a `join!`.
 
 use super::Frame;
 use super::frame::UNKNOWN;
@@ -18,22 +21,47 @@ use super::trim::{is_poll_fn, is_standard};
 /// them; `common` are all above. Symbols are compared as they are mangled: generic arguments count. Without debug
 /// information inlined frames do not show: a capture that cannot be placed counts as stale.
 pub(crate) fn is_stale<'a>(common: impl IntoIterator<Item = &'a Frame>, older: &'a [Frame], newer: &[Frame]) -> bool {
-    let mut shared: Vec<&Frame> = common.into_iter().collect();
-    for (older, newer) in older.iter().zip(newer) {
-        if older.symbol != newer.symbol {
-            break;
-        }
-        shared.push(older);
-        // Two places in this function.
-        if older.source != newer.source {
-            break;
-        }
-    }
+    let shared = shared(common, older, newer);
     if shared.iter().any(|frame| polls_many(frame)) {
         return false;
     }
-    let parts_in = (0..shared.len()).rev().find(|&i| !passes_on(&shared, i));
-    parts_in.is_some_and(|i| shared[i].name.path() == UNKNOWN || shared[i].name.closure && !is_arms(&shared, i))
+    parts_in(&shared)
+        .is_some_and(|i| shared[i].name.path() == UNKNOWN || shared[i].name.closure && !is_arms(&shared, i))
+}
+
+/// Whether two captures are of arms of one `select!`, or of what does the same. Frames as those of [`is_stale`].
+pub(crate) fn are_rivals<'a>(common: impl IntoIterator<Item = &'a Frame>, one: &'a [Frame], other: &[Frame]) -> bool {
+    /// What polls the arms of the macros has the place of its code in the macro.
+    const MACROS: [&str; 2] = ["select.rs", "select_mod.rs"];
+    const FUNCTIONS: [&str; 3] =
+        ["futures_util::future::select", "futures_util::stream::select", "futures_lite::future::"];
+    let shared = shared(common, one, other);
+    parts_in(&shared).is_some_and(|i| {
+        let is_of_macro = |file: &str| is_arms(&shared, i) && MACROS.contains(&file);
+        shared[i].source.as_ref().is_some_and(|source| source.library && is_of_macro(&source.file))
+            || FUNCTIONS.iter().any(|function| shared[i].name.path().starts_with(function))
+    })
+}
+
+/// The frames that two stacks share.
+fn shared<'a>(common: impl IntoIterator<Item = &'a Frame>, one: &'a [Frame], other: &[Frame]) -> Vec<&'a Frame> {
+    let mut shared: Vec<&Frame> = common.into_iter().collect();
+    for (one, other) in one.iter().zip(other) {
+        if one.symbol != other.symbol {
+            break;
+        }
+        shared.push(one);
+        // Two places in this function.
+        if one.source != other.source {
+            break;
+        }
+    }
+    shared
+}
+
+/// Of the frames that two stacks share, the one in which they part.
+fn parts_in(shared: &[&Frame]) -> Option<usize> {
+    (0..shared.len()).rev().find(|&i| !passes_on(shared, i))
 }
 
 /// The closure that polls the arms of a `join!` or `select!`.
@@ -201,6 +229,26 @@ mod tests {
                 "{many}"
             );
         }
+    }
+
+    #[test]
+    fn arms_of_a_select_are_rivals() {
+        let one = frames([("shop::one::{{closure}}", 20)]);
+        let two = frames([("shop::two::{{closure}}", 30)]);
+        let coroutine = &frames([("shop::order::{{closure}}", 10)])[..];
+        let in_macro = |file: &str| {
+            let source = Source::new(Path::new("/home/me/.cargo/registry/src/x/tokio-1/src/macros"), file, 710, None);
+            let arms = Frame::new("shop::order::{{closure}}::{{closure}}", Some(source));
+            [coroutine, &frames([(POLL_FN, 7)]), &[arms]].concat()
+        };
+        let in_function = |function: &str| [coroutine, &frames([(function, 7)])].concat();
+        assert!(are_rivals(&in_macro("select.rs"), &one, &two));
+        assert!(!are_rivals(&in_macro("join.rs"), &one, &two));
+        let select = "<futures_util::future::select::Select<A, B> as core::future::future::Future>::poll";
+        assert!(are_rivals(&in_function(select), &one, &two));
+        let join = "<futures_util::future::join::Join<A, B> as core::future::future::Future>::poll";
+        assert!(!are_rivals(&in_function(join), &one, &two));
+        assert!(!are_rivals(coroutine, &one, &two));
     }
 
     #[test]
