@@ -129,3 +129,86 @@ fn branches(own: &[u64], later: &[Seen]) -> Vec<Branch> {
     branches.truncate(MOST_BRANCHES);
     branches
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(line: Line, stack: &[u64], woken: Option<u64>) -> Seen {
+        Seen { line, addresses: Some(stack.into()), woken: woken.map(|at| Woken { at, by: None }) }
+    }
+
+    /// Line, from, to, and when it woke.
+    fn shown(lines: &Lines) -> Vec<(Line, u64, u64, Option<u64>)> {
+        lines
+            .pieces()
+            .iter()
+            .map(|piece| (piece.line, piece.from, piece.to, piece.woken.map(|woken| woken.at)))
+            .collect()
+    }
+
+    #[test]
+    fn a_leaf_goes_on_until_it_wakes_or_is_gone() {
+        let mut lines = Lines::default();
+        lines.wait(0, 10, vec![leaf(1, &[9, 1], Some(10)), leaf(2, &[9, 2], None), leaf(3, &[9, 3], None)]);
+        lines.wait(11, 20, vec![leaf(4, &[9, 1], None), leaf(2, &[9, 2], Some(19))]);
+        let mut shown = shown(&lines);
+        shown.sort_unstable();
+        assert_eq!(shown, [(1, 0, 10, Some(10)), (2, 0, 20, Some(19)), (3, 0, 10, None), (4, 11, 20, None)]);
+        assert_eq!(lines.ended(), 2);
+    }
+
+    #[test]
+    fn at_another_place_it_is_another_piece() {
+        let mut lines = Lines::default();
+        lines.wait(0, 10, vec![leaf(1, &[9, 1], None)]);
+        lines.wait(10, 20, vec![leaf(1, &[9, 2], None)]);
+        assert_eq!(shown(&lines), [(1, 0, 10, None), (1, 10, 20, None)]);
+    }
+
+    #[test]
+    fn what_shows_that_it_may_be_stale_begins_a_piece() {
+        let mut lines = Lines::default();
+        let (own, other, next) = (leaf(1, &[9, 1, 5], None), leaf(2, &[9, 2], None), leaf(3, &[9, 1, 6], None));
+        lines.wait(0, 10, vec![own.clone(), other.clone()]);
+        // As an arm that is polled in turns with others.
+        lines.wait(10, 20, vec![other.clone(), own.clone()]);
+        assert_eq!(lines.ended(), 1, "the other one, after which this one had not registered before");
+        lines.wait(20, 30, vec![own.clone(), other]);
+        assert_eq!(lines.ended(), 1);
+        lines.wait(30, 40, vec![own, next]);
+        let of_own: Vec<_> = shown(&lines).into_iter().filter(|(line, ..)| *line == 1).collect();
+        assert_eq!(of_own, [(1, 0, 30, None), (1, 30, 40, None)]);
+    }
+
+    #[test]
+    fn waits_that_were_not_told_end_pieces() {
+        let mut lines = Lines::default();
+        lines.wait(0, 10, vec![leaf(1, &[9, 1], Some(10)), leaf(2, &[9, 2], None)]);
+        lines.untold(&[Wake { line: 2, at: 11, by: Some(7) }, Wake { line: 3, at: 11, by: None }]);
+        let woken: Vec<_> = lines.pieces().iter().map(|piece| piece.woken).collect();
+        assert_eq!(woken, [Some(Woken { at: 10, by: None }), Some(Woken { at: 11, by: Some(7) })]);
+    }
+
+    #[test]
+    fn what_is_known_of_where_others_branch_off_is_bounded() {
+        let leaves: Vec<_> = (0..256).map(|i| leaf(i, &[9, 1, 100 + i], None)).collect();
+        let mut lines = Lines::default();
+        lines.wait(0, 10, leaves);
+        assert!(lines.pieces().iter().all(|piece| piece.branches.len() <= MOST_BRANCHES));
+        let cut = vec![leaf(1, &[CUT, 1], None), leaf(2, &[CUT, 2], None)];
+        let mut lines = Lines::default();
+        lines.wait(0, 10, cut);
+        assert!(lines.pieces().iter().all(|piece| piece.branches.is_empty()), "nothing to compare by");
+    }
+
+    #[test]
+    fn the_shortest_that_ended_are_dropped() {
+        let mut lines = Lines::default();
+        for i in 0..100 {
+            lines.wait(10 * i, 10 * i + 1 + i % 10, vec![leaf(i, &[9, 1], Some(10 * i + 1))]);
+        }
+        lines.keep(5);
+        assert_eq!(lines.ended(), 59, "and the one that was seen last stays in any case");
+    }
+}

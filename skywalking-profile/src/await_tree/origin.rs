@@ -62,6 +62,11 @@ impl Drop for Origin {
     }
 }
 
+/// Whether a strand runs on this thread. Allocates nothing.
+pub(crate) fn is_running() -> bool {
+    MARKS.get().runs.is_some()
+}
+
 /// The strand has ended on this thread.
 pub(crate) fn has_ended(strand: StrandId) {
     change(|marks| marks.has_ended = Some(strand));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::event::{Event, Events};
-use crate::await_tree::{Origin, StrandId};
+use crate::await_tree::{Origin, StrandId, is_running};
 use crate::task::ActiveTask;
 
 /// Strands of one request that are followed beside its own future, those that have ended included.
@@ -87,6 +87,10 @@ thread_local! {
 impl Running {
     /// The strand that runs on this thread.
     pub(super) fn current() -> Option<Self> {
+        // The first look at a variable that is to be dropped with its thread may allocate.
+        if !is_running() {
+            return None;
+        }
         RUNNING
             .try_with(|running| {
                 let current = running.take();
