@@ -1,6 +1,7 @@
 //! The agent's side of one followed request: its strands.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::stacks::Stacks;
 use super::track::Track;
@@ -42,12 +43,12 @@ pub(super) struct Child {
 
 impl Following {
     pub(super) fn new(started: Box<Started>) -> Self {
-        let own = Track::new(started.strand.clone(), started.slot.clone());
+        let own = Track::new(Arc::clone(&started.strand), Arc::clone(&started.slot));
         Self { started, own, children: HashMap::new(), is_gone: false }
     }
 
     pub(super) fn began(&mut self, began: Box<Began>) {
-        let track = Track::new(began.strand.clone(), began.slot.clone());
+        let track = Track::new(Arc::clone(&began.strand), Arc::clone(&began.slot));
         self.children.insert(began.strand.id.number, Child { began, track, left: None });
     }
 
@@ -97,7 +98,6 @@ impl Following {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
     use std::time::SystemTime;
 
     use super::*;

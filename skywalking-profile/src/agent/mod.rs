@@ -2,9 +2,10 @@
 //!
 //! [`run`] takes the requests' events and the backend's tasks; [`following`] keeps the strands of each followed request,
 //! [`track`] the timeline of each: [`lines`] what it awaited, [`samples`] where it ran. [`critical`] finds what was waited for
-//! in the end, [`visits`] puts the strands together, [`stacks`] names their stacks; [`sample`] makes the report that the backend sends, [`lanes`]
+//! in the end, [`visits`] puts the strands together, [`beside`] what is left of them, [`uncovered`] counts what is not seen; [`stacks`] names their stacks; [`sample`] makes the report that the backend sends, [`lanes`]
 //! what it has besides of what the request did beside. [`ticks`] has threads sampled meanwhile.
 
+mod beside;
 mod critical;
 mod following;
 mod lanes;
@@ -14,8 +15,10 @@ mod sample;
 mod samples;
 mod signatures;
 mod stacks;
+mod strand;
 mod ticks;
 mod track;
+mod uncovered;
 mod visits;
 
 use std::fmt;

@@ -28,8 +28,7 @@ pub(super) fn sample(
     let task = &started.task.task;
     let endpoint: Arc<str> = cut_endpoint(&task.endpoint).into();
     let root: String = endpoint.chars().take(LONGEST_ROOT).collect();
-    let completed = ended.is_some_and(|ended| ended.completed);
-    let Visits { list: visits, beside, root, signatures, uncovered } = visits(following, &root, end, completed, stacks);
+    let Visits { list: visits, beside, root, signatures, uncovered } = visits(following, &root, end, ended, stacks);
 
     let end_ns = end.saturating_sub(started.at);
     let window = Window::new(0, end_ns, &visits);

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::critical::{Division, Nature, Wait, divide};
-use super::following::{Child, Following};
+use super::following::Following;
 use super::lanes::Beside;
 use super::lines::Piece;
 use super::signatures::{SignatureTable, one_of};
 use super::stacks::{Addresses, Stacks};
-use super::track::{Stretch, Track, What};
-use crate::request::{Left, Pause};
-use crate::stack::{self, Signatures, UNKNOWN};
-use crate::timeline::{LEAST_WAIT_NS, SignatureId, Stack, Visit};
+use super::strand::Strand;
+use super::track::What;
+use super::uncovered::uncovered;
+use crate::request::{Ended, Left, Pause};
+use crate::stack::UNKNOWN;
+use crate::timeline::{SignatureId, Stack, Visit};
 
 /// Strands that the critical path goes through at a time: each waits for the next one.
 const DEEPEST: usize = 16;
@@ -27,8 +28,15 @@ pub(super) struct Visits {
     pub(super) uncovered: Vec<(String, u64)>,
 }
 
-/// The visits until `end` of a request whose root frame is `root`, and which ran to its own end if it is `completed`.
-pub(super) fn visits(following: &Following, root: &str, end: u64, completed: bool, stacks: &mut Stacks) -> Visits {
+/// The visits until `end` of a request whose root frame is `root`. Without `ended` it goes on.
+pub(super) fn visits(
+    following: &Following,
+    root: &str,
+    end: u64,
+    ended: Option<&Ended>,
+    stacks: &mut Stacks,
+) -> Visits {
+    let completed = ended.is_some_and(|ended| ended.completed);
     let mut table = SignatureTable::default();
     table.id("[running]");
     table.id("[scheduled: waiting for a worker]");
@@ -39,84 +47,30 @@ pub(super) fn visits(following: &Following, root: &str, end: u64, completed: boo
         (*number, Strand::new(&child.track, Some(child), completed, stacks))
     });
     let children: HashMap<u64, Strand<'_>> = children.collect();
-    let mut request = Request { started: following.started.at, own: &own, children: &children, stacks, table };
+    let mut request = Request {
+        started: following.started.at,
+        is_over: ended.is_some(),
+        own: &own,
+        children: &children,
+        stacks,
+        table,
+    };
     let mut list = Vec::new();
     request.walk(&own, &[root], (following.started.at, end), &mut Vec::new(), &mut list);
     let beside = request.beside(root, end);
-    let uncovered = request.uncovered();
+    let uncovered = uncovered([&own].into_iter().chain(children.values()), request.stacks);
     Visits { list, beside, root, signatures: request.table.texts, uncovered }
 }
 
 /// A request in the making of its visits.
-struct Request<'a, 's> {
+pub(super) struct Request<'a, 's> {
     /// By [`clock::now`](crate::clock::now).
-    started: u64,
-    own: &'a Strand<'a>,
-    children: &'a HashMap<u64, Strand<'a>>,
-    stacks: &'s mut Stacks,
+    pub(super) started: u64,
+    pub(super) is_over: bool,
+    pub(super) own: &'a Strand<'a>,
+    pub(super) children: &'a HashMap<u64, Strand<'a>>,
+    pub(super) stacks: &'s mut Stacks,
     table: SignatureTable,
-}
-
-/// A strand, divided into its critical path and what is beside it.
-struct Strand<'a> {
-    track: &'a Track,
-    /// `None`: the request's own future.
-    child: Option<&'a Child>,
-    pieces: Vec<&'a Piece>,
-    division: Division,
-    /// Of each stretch: the number of the wait that it is.
-    waits: Vec<Option<usize>>,
-}
-
-impl<'a> Strand<'a> {
-    fn new(track: &'a Track, child: Option<&'a Child>, completed: bool, stacks: &mut Stacks) -> Self {
-        let pieces = track.lines.pieces();
-        let mut places = HashMap::new();
-        let natures: Vec<Nature> = pieces
-            .iter()
-            .map(|piece| {
-                let number = places.len();
-                let place = piece.addresses.as_ref().map(|own| stacks.awaited(own));
-                Nature {
-                    is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
-                    place: *places.entry(place).or_insert(number),
-                    begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
-                }
-            })
-            .collect();
-        let mut waits = Vec::new();
-        let mut follows = false;
-        let numbers = track.stretches.iter().map(|Stretch { from, to, what }| {
-            let is_wait = matches!(what, What::Awaited | What::Scheduled);
-            if is_wait {
-                waits.push(Wait { from: *from, to: *to, follows });
-            }
-            follows = is_wait || follows && matches!(what, What::Ran(_));
-            is_wait.then(|| waits.len() - 1)
-        });
-        let numbers = numbers.collect();
-        let mut are_rivals = |one: &Piece, other: &Piece| {
-            one.addresses
-                .as_ref()
-                .zip(other.addresses.as_ref())
-                .is_some_and(|(one, other)| stacks.are_rivals(one, other))
-        };
-        let division = divide(&pieces, &natures, &waits, completed, &mut are_rivals);
-        Self { track, child, pieces, division, waits: numbers }
-    }
-
-    /// The leaves on the path in the stretch of this index.
-    fn path(&self, stretch: usize) -> &[usize] {
-        self.waits[stretch].map_or(&[], |wait| &self.division.path[wait])
-    }
-
-    fn began_at(&self) -> Option<u64> {
-        self.child.map(|child| child.began.at)
-    }
-
-    fn ended_at(&self) -> Option<u64> {
-        self.child?.left.map(|(at, _)| at)
-    }
 }
 
 /// From when to when, by [`clock::now`](crate::clock::now).
@@ -125,7 +79,7 @@ type Span = (u64, u64);
 impl<'a> Request<'a, '_> {
     /// Adds the visits of the strand's critical path within `span`, below the frames `above`. The strands that are
     /// `being_walked` wait for it.
-    fn walk(
+    pub(super) fn walk(
         &mut self,
         strand: &'a Strand<'a>,
         above: &[SignatureId],
@@ -165,7 +119,7 @@ impl<'a> Request<'a, '_> {
     }
 
     /// Adds the visits of a wait for one leaf. If another strand of the request woke it, what that did meanwhile is below.
-    fn await_piece(
+    pub(super) fn await_piece(
         &mut self,
         piece: &Piece,
         above: &[SignatureId],
@@ -233,132 +187,4 @@ impl<'a> Request<'a, '_> {
         let frames = name.iter().map(String::as_str).chain([note]).map(|frame| self.table.id(frame));
         above.iter().copied().chain(frames).collect()
     }
-
-    /// That of a child's function, without its module if that is long.
-    fn name(&mut self, strand: &'a Strand<'a>) -> String {
-        let first = |awaited: Signatures| awaited.first().map(|first| path(first).to_owned());
-        let named = strand.child.and_then(|child| stack::named_by(child.began.name));
-        named
-            .or_else(|| first(self.stacks.awaited(strand.pieces.first()?.addresses.as_ref()?).to_vec()))
-            .unwrap_or_else(|| "[task]".to_owned())
-    }
-
-    /// Branches of all strands, and the strands beside the request's own, in the order in which they began.
-    fn beside(&mut self, root: SignatureId, end: u64) -> Vec<Beside> {
-        let mut beside = Vec::new();
-        let mut children: Vec<_> = self.children.iter().collect();
-        children.sort_by_key(|(number, strand)| (strand.began_at(), **number));
-        for (number, strand) in children {
-            let Some(child) = strand.child else { continue };
-            let (from, to) = (child.began.at, strand.ended_at().unwrap_or(end));
-            let mut visits = Vec::new();
-            self.walk(strand, &[root], (from, to), &mut vec![*number], &mut visits);
-            beside.push(Beside {
-                name: self.name(strand).into(),
-                from_ns: from.saturating_sub(self.started),
-                to_ns: to.saturating_sub(self.started),
-                is_cancelled: child.left.is_some_and(|(_, how)| how == Left::Dropped),
-                is_finished: child.left.is_some(),
-                visits,
-            });
-            self.branches(strand, root, &mut beside);
-        }
-        self.branches(self.own, root, &mut beside);
-        beside.retain(|beside| beside.to_ns - beside.from_ns >= LEAST_WAIT_NS);
-        beside.sort_by_key(|beside| beside.from_ns);
-        beside
-    }
-
-    fn branches(&mut self, strand: &'a Strand<'a>, root: SignatureId, beside: &mut Vec<Beside>) {
-        let cut_off: Vec<_> = strand.division.losers.iter().filter(|loser| self.is_cut_off(strand, loser)).collect();
-        for branch in strand.division.beside.iter().chain(cut_off) {
-            let (Some(&first), Some(&last)) = (branch.first(), branch.last()) else { continue };
-            let (from, last) = (strand.pieces[first].from, strand.pieces[last]);
-            let mut visits = Vec::new();
-            for piece in branch.iter().map(|&piece| strand.pieces[piece]) {
-                self.await_piece(piece, &[root], (piece.from, piece.to), false, &mut Vec::new(), &mut visits);
-            }
-            let is_pending = last.woken.is_none();
-            beside.push(Beside {
-                name: self.branch_name(strand, first).into(),
-                from_ns: from.saturating_sub(self.started),
-                to_ns: last.to.saturating_sub(self.started),
-                is_cancelled: is_pending,
-                is_finished: true,
-                visits,
-            });
-        }
-    }
-
-    /// Whether a timeout that elapsed ended the branch.
-    fn is_cut_off(&mut self, strand: &Strand<'_>, branch: &[usize]) -> bool {
-        let Some(pending) = branch.last().map(|&last| strand.pieces[last]) else { return false };
-        let Some(cut_off) = &pending.addresses else { return false };
-        let winners = strand.division.path.iter().filter_map(|path| match path[..] {
-            [winner] => Some(strand.pieces[winner]),
-            _ => None,
-        });
-        let winner = winners.filter(|winner| winner.to == pending.to && winner.woken.is_some()).next();
-        let Some(elapsed) = winner.and_then(|winner| winner.addresses.as_ref()) else { return false };
-        self.stacks.is_timeout(elapsed) && {
-            let (timeout, cut_off) = (self.stacks.awaited(elapsed), self.stacks.awaited(cut_off));
-            timeout.split_last().is_some_and(|(_, above)| cut_off.starts_with(above))
-        }
-    }
-
-    /// That of the first function which is the branch's alone.
-    fn branch_name(&mut self, strand: &Strand<'_>, first: usize) -> String {
-        let piece = strand.pieces[first];
-        let Some(addresses) = &piece.addresses else { return "[pending]".to_owned() };
-        let own = self.stacks.awaited(addresses);
-        let others = strand.pieces.iter().enumerate().filter(|(i, other)| {
-            *i != first && other.from <= piece.from && other.to > piece.from || other.from == piece.from && *i != first
-        });
-        let shown = |i: usize| strand.division.path.iter().any(|path| path.contains(&i));
-        let others: Vec<_> =
-            others.filter(|(i, _)| shown(*i)).filter_map(|(_, other)| other.addresses.as_ref()).collect();
-        let shared = others.iter().map(|other| {
-            let other = self.stacks.awaited(other);
-            own.iter().zip(&*other).take_while(|(own, other)| own == other).count()
-        });
-        let shared = shared.max().unwrap_or(0);
-        let place = if shared < own.len() { shared } else { self.stacks.first_of_many(addresses).min(own.len() - 1) };
-        own.get(place).map_or_else(|| "[pending]".to_owned(), |signature| path(signature).to_owned())
-    }
-
-    /// Waits that ended by the work of something that is not followed.
-    fn uncovered(&mut self) -> Vec<(String, u64)> {
-        let mut counts: Vec<(String, u64)> = Vec::new();
-        for strand in [self.own].into_iter().chain(self.children.values()) {
-            let path = strand.division.path.iter().filter(|path| path.len() == 1).flatten();
-            let mut pieces: Vec<usize> = path.chain(strand.division.beside.iter().flatten()).copied().collect();
-            pieces.sort_unstable();
-            pieces.dedup();
-            for piece in pieces.into_iter().map(|piece| strand.pieces[piece]) {
-                let is_others = piece.woken.is_some_and(|woken| woken.by.is_none());
-                let Some(addresses) = piece.addresses.as_ref().filter(|_| is_others) else { continue };
-                if !self.stacks.hides(addresses) {
-                    continue;
-                }
-                let leaf = self.stacks.awaited(addresses).last().cloned().unwrap_or_default();
-                match counts.iter_mut().find(|(other, _)| *other == leaf) {
-                    Some((_, count)) => *count += 1,
-                    None => counts.push((leaf, 1)),
-                }
-            }
-        }
-        counts
-    }
-}
-
-impl Strand<'_> {
-    /// Whether, in the stretch of this index, something else than what is on the path woke the strand.
-    fn is_others_wake(&self, stretch: usize) -> bool {
-        self.waits[stretch].is_some_and(|wait| self.division.has_woken[wait])
-    }
-}
-
-/// A signature's function.
-fn path(signature: &str) -> &str {
-    signature.split_once(" @ ").map_or(signature, |(path, _)| path)
 }

@@ -47,7 +47,7 @@ impl Child {
     }
 
     /// It is polled by another strand of the request, as a part of that.
-    pub(crate) fn be_inline(mut self: Box<Self>) {
+    pub(crate) fn be_inline(mut self) {
         self.left = Left::Inline;
     }
 
@@ -65,7 +65,7 @@ impl Child {
     }
 
     /// Runs the closure.
-    pub(crate) fn run<R>(mut self: Box<Self>, run: impl FnOnce() -> R) -> R {
+    pub(crate) fn run<R>(mut self, run: impl FnOnce() -> R) -> R {
         if self.polls.lineage.is_over() {
             return run();
         }

@@ -81,7 +81,8 @@ pub(crate) fn named_by(type_name: &str) -> Option<String> {
     let is_of = |library: &&str| {
         name.crate_name().strip_prefix(*library).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     };
-    (name.path.contains("::") && !LIBRARIES.iter().any(|library| is_of(&library))).then(|| name.short(LONGEST))
+    let is_known = name.path.contains("::") && !LIBRARIES.iter().any(is_of);
+    is_known.then(|| name.short(LONGEST))
 }
 
 /// Types within types that a name is taken apart to.

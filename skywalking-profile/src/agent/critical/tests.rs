@@ -16,25 +16,25 @@ enum Program {
         site: u64,
         us: u64,
     },
-    Sequence(Vec<Program>),
+    Sequence(Vec<Self>),
     /// Arms with code of their own, as in `join!`, or of one function, as in `join_all`.
     Join {
         site: u64,
-        arms: Vec<Program>,
+        arms: Vec<Self>,
         are_alike: bool,
     },
     Select {
         site: u64,
-        arms: Vec<Program>,
+        arms: Vec<Self>,
     },
 }
 
 /// A [`Program`] that runs.
 enum Running {
     Sleep { line: Option<u64>, site: u64, us: u64, until: u64 },
-    Sequence(Vec<Running>),
-    Join { site: u64, arms: Vec<Running>, are_alike: bool },
-    Select { site: u64, arms: Vec<Running> },
+    Sequence(Vec<Self>),
+    Join { site: u64, arms: Vec<Self>, are_alike: bool },
+    Select { site: u64, arms: Vec<Self> },
     Done,
 }
 
@@ -361,7 +361,7 @@ fn each_round_of_a_select_belongs_to_its_winner() {
         piece(5, 20, 30, &[1, 2], false),
     ];
     let natures = natures(&pieces.each_ref());
-    let mut division =
+    let division =
         |are_rivals| divide(&pieces.each_ref(), &natures, &waits([0, 10, 20, 30]), true, &mut |_, _| are_rivals);
     let (select, join) = (division(true), division(false));
     assert_eq!((select.path, select.beside), (vec![vec![0], vec![2], vec![1]], vec![]));
