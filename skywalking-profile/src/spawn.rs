@@ -48,10 +48,17 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct InRequest<F> {
-        // Dropped first, as in `ResponseFuture`.
-        child: Option<Box<Child>>,
         #[pin]
         inner: F,
+        child: Option<Box<Child>>,
+    }
+
+    impl<F> PinnedDrop for InRequest<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(child) = this.project().child {
+                child.leave();
+            }
+        }
     }
 }
 

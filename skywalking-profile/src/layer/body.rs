@@ -12,16 +12,23 @@ pin_project! {
     /// The response body of [`Profile`](super::Profile): the inner one, frame by frame. A followed request ends with it.
     #[derive(Debug, Default)]
     pub struct ResponseBody<B> {
-        // Dropped first, as in `ResponseFuture`.
-        followed: Option<Box<Followed>>,
         #[pin]
         inner: B,
+        followed: Option<Box<Followed>>,
+    }
+
+    impl<B> PinnedDrop for ResponseBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(followed) = this.project().followed {
+                followed.leave();
+            }
+        }
     }
 }
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn new(inner: B, followed: Option<Box<Followed>>) -> Self {
-        let mut body = Self { followed, inner };
+        let mut body = Self { inner, followed };
         // Servers do not poll a body that is already at its end.
         if body.inner.is_end_stream() {
             complete(&mut body.followed);

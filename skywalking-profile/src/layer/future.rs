@@ -16,17 +16,23 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
-        // Dropped first: what the inner future does when it is dropped, wakes that nobody waits for above all, is not the
-        // request's.
-        admitted: Option<Admitted>,
         #[pin]
         inner: F,
+        admitted: Option<Admitted>,
+    }
+
+    impl<F> PinnedDrop for ResponseFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(Admitted::Followed(followed)) = this.project().admitted {
+                followed.leave();
+            }
+        }
     }
 }
 
 impl<F> ResponseFuture<F> {
     pub(super) fn new(inner: F, admitted: Option<Admitted>) -> Self {
-        Self { admitted, inner }
+        Self { inner, admitted }
     }
 }
 

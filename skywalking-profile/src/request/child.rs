@@ -16,6 +16,8 @@ use crate::stack;
 pub(crate) struct Child {
     polls: Polls,
     left: Left,
+    /// When it was being dropped.
+    left_at: Option<u64>,
 }
 
 impl Child {
@@ -38,7 +40,7 @@ impl Child {
             return None;
         }
         polls.pause(at, first);
-        Some(Box::new(Self { polls, left: Left::Dropped }))
+        Some(Box::new(Self { polls, left: Left::Dropped, left_at: None }))
     }
 
     /// Whether `waker` is lent by a poll of the same request, which sees all that this one would.
@@ -64,6 +66,15 @@ impl Child {
         polled
     }
 
+    /// Its future is about to be dropped, as in [`Followed::leave`](super::Followed::leave).
+    pub(crate) fn leave(&mut self) {
+        if matches!(self.left, Left::Dropped) && !self.polls.lineage.is_over() {
+            let at = clock::now();
+            self.polls.end_wait(at);
+            self.left_at = Some(at);
+        }
+    }
+
     /// Runs the closure.
     pub(crate) fn run<R>(mut self, run: impl FnOnce() -> R) -> R {
         if self.polls.lineage.is_over() {
@@ -82,8 +93,8 @@ impl Drop for Child {
         if self.polls.lineage.is_over() {
             return self.polls.forget_wait();
         }
-        let at = clock::now();
-        if matches!(self.left, Left::Dropped) {
+        let at = self.left_at.unwrap_or_else(clock::now);
+        if matches!(self.left, Left::Dropped) && self.left_at.is_none() {
             self.polls.end_wait(at);
         }
         let id = self.polls.strand.id;

@@ -25,6 +25,8 @@ pub(crate) struct Followed {
     started: u64,
     status: Option<u16>,
     completed: bool,
+    /// When its future or its body was being dropped.
+    left: Option<u64>,
 }
 
 impl Followed {
@@ -57,7 +59,7 @@ impl Followed {
             task.give_back();
             return None;
         }
-        Some(Self { polls, started, status: None, completed: false })
+        Some(Self { polls, started, status: None, completed: false, left: None })
     }
 
     /// Calls the service by `call`. Until its first poll the request then waits for its executor.
@@ -84,6 +86,16 @@ impl Followed {
         self.status = Some(status.as_u16());
     }
 
+    /// Its future or its body is about to be dropped: what that does, wakes that nobody waits for above all, is not the
+    /// request's any more.
+    pub(crate) fn leave(&mut self) {
+        if !self.polls.lineage.is_over() {
+            let at = clock::now();
+            self.polls.end_wait(at);
+            self.left = Some(at);
+        }
+    }
+
     /// The request came to its own end: its body did, or its service failed.
     pub(crate) fn complete(mut self) {
         self.completed = true;
@@ -97,8 +109,8 @@ impl Drop for Followed {
         if self.polls.lineage.task_has_ended() {
             return;
         }
-        let at = clock::now();
-        if !self.completed {
+        let at = self.left.unwrap_or_else(clock::now);
+        if !self.completed && self.left.is_none() {
             self.polls.end_wait(at);
         }
         self.polls.lineage.end();
