@@ -34,7 +34,7 @@ fn the_last_arm_of_a_join_is_what_the_request_waited_for() {
 
         let [customer] = &request.beside[..] else { panic!("not one span beside {request}") };
         customer.assert_shows("slow_endpoint::join::load_customer", SLEEP);
-        assert_near(&customer.tree, "load_customer", response.timing("load_customer"), TOLERANCE_MS);
+        customer.assert_lasted(response.timing("load_customer"), TOLERANCE_MS);
         assert_eq!(customer.span.tag("profile.cancelled"), None, "{request}");
     }
 }
@@ -70,7 +70,7 @@ fn what_a_timeout_gave_up_is_a_span_of_its_own() {
         let [late] = &request.beside[..] else { panic!("not one span beside {request}") };
         late.assert_shows("slow_endpoint::timeout::answer_late", SLEEP);
         // It lasted as long as it was waited for.
-        assert_near(&late.tree, "answer_late", response.timing("lose_patience"), TOLERANCE_MS);
+        late.assert_lasted(response.timing("lose_patience"), TOLERANCE_MS);
         assert_eq!(late.span.tag("profile.cancelled"), Some("true"), "{request}");
     }
 }
@@ -102,7 +102,7 @@ fn other_tasks_are_spans_and_show_below_the_waits_for_them() {
         ] {
             let child = request.beside(function);
             child.assert_shows(&format!("slow_endpoint::spawn::{function}"), awaited);
-            assert_near(&child.tree, function, response.timing(function), tolerance_ms);
+            child.assert_lasted(response.timing(function), tolerance_ms);
         }
     }
 }
@@ -168,7 +168,7 @@ fn a_request_whose_client_has_gone_shows_all_that_was_pending() {
         } else {
             let pending = request.beside(function);
             pending.assert_shows(&format!("slow_endpoint::cancel::{function}"), awaited);
-            assert_near(&pending.tree, function, lasted_ms, TOLERANCE_MS);
+            pending.assert_lasted(lasted_ms, TOLERANCE_MS);
             assert_eq!(pending.span.tag("profile.cancelled"), Some("true"), "{request}");
         }
     }
@@ -258,6 +258,16 @@ impl Beside {
     fn assert_shows(&self, function: &str, awaited: &str) {
         assert_eq!(self.span.endpoint_name, function, "the name of {self}");
         assert_only_awaits(&self.tree, self.tree.node(function), awaited);
+    }
+
+    /// Its function took this long, but for what it ran for and what it waited for a thread before: little.
+    #[track_caller]
+    fn assert_lasted(&self, program_ms: f64, most_off_ms: f64) {
+        let least = self.tree.node(&self.span.endpoint_name).duration_ms as f64;
+        let most = self.tree.root().duration_ms as f64;
+        let expected = least - most_off_ms..=most + most_off_ms;
+        assert!(expected.contains(&program_ms), "it took {program_ms} ms in {self}");
+        assert!(most - least <= most / 10.0, "little of its function in {self}");
     }
 }
 
