@@ -117,8 +117,10 @@ fn many_futures_of_a_stream_share_lanes_and_those_left_out_are_counted() {
         let collect = tree.child(tree.child(tree.root(), "fanout"), "futures_util::stream::stream::collect::Collect");
         let fetch = tree.child(collect, "fetch");
         assert_only_awaits(tree, fetch, SLEEP);
-        // Between two rounds of fetches the stream itself is polled.
-        assert_near(tree, "fetch", response.timing("fanout"), BETWEEN_SAMPLES_MS);
+        // All but what the stream itself takes between two rounds of fetches.
+        let (fetch_ms, fanout_ms) = (fetch.duration_ms as f64, response.timing("fanout"));
+        let expected = 0.9 * fanout_ms..=fanout_ms + TOLERANCE_MS;
+        assert!(expected.contains(&fetch_ms), "fanout took {fanout_ms} ms in\n{tree}");
 
         let fetches = || response.server_timing.iter().filter(|(function, _)| function == "fetch").map(|(_, ms)| *ms);
         let shortest_ms = fetches().fold(f64::INFINITY, f64::min) - TOLERANCE_MS;
