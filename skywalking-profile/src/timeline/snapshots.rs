@@ -23,8 +23,8 @@ pub(crate) struct Snapshots {
 /// The snapshots of a segment.
 ///
 /// The first and the last of each window are the root frame alone, at the start and the end of its
-/// span; between two windows there are none. When even two for each step are too
-/// many, the least length that is shown doubles until they are not.
+/// span; between two windows there are none. When even two for each step are too many, the least
+/// length that is shown doubles until they are not.
 pub(crate) fn snapshots(timeline: &Timeline<'_>) -> Snapshots {
     let mut paths = Paths::new(timeline.root);
     let stretches: Vec<_> = timeline.windows.iter().map(|window| stretches(window, &mut paths)).collect();

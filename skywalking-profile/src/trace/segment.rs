@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::sw8::Parent;
 use crate::timeline::whole_ms;
 
-/// Spans of one thread of a trace.
+/// Spans of one trace that are reported together.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) trace_id: String,
