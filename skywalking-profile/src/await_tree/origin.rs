@@ -57,7 +57,8 @@ impl Drop for Origin {
         let restored = self.restored;
         change(|marks| match self.mark {
             Mark::PassesOn => marks.passes_on = restored,
-            Mark::Runs => marks.runs = restored,
+            // What ended within was told to whoever polls it here: a collection.
+            Mark::Runs => (marks.runs, marks.has_ended) = (restored, None),
         });
     }
 }
@@ -119,6 +120,15 @@ mod tests {
         assert_eq!(of_wake(parent), Some(child.number));
         drop(passed_on);
         assert_eq!(of_wake(parent), Some(grandchild.number));
+    }
+
+    #[test]
+    fn an_end_within_another_strand_is_forgotten_with_its_poll() {
+        let parent = StrandId::of_request();
+        let runs = Origin::run(parent);
+        has_ended(parent.beside());
+        drop(runs);
+        assert_eq!(of_wake(parent), None);
     }
 
     #[test]
