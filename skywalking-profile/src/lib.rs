@@ -17,6 +17,8 @@
 //!   [profile.release.package."*"]
 //!   debug = false
 //!   ```
+//! - Make what a request has done elsewhere part of it, where you want to see it: [`spawn`], [`spawn_blocking`], or
+//!   [`in_current_request`](InCurrentRequest::in_current_request) on futures that are given to other tasks and collections.
 //! - Call [`ProfileLayer::shutdown`] before the process ends, so that the last reports are sent.
 //!
 //! What it does not do: change responses or errors, poll a future more often than it would be, or log on the path of a
