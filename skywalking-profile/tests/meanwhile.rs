@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use skywalking_profile::{ProfileConfig, spawn};
-use support::{Times, ms, on_one_thread, profile_with};
+use support::{FOREVER, Times, ms, on_one_thread, profile_with};
 use tokio::time::sleep;
 
 #[test]
@@ -22,13 +22,11 @@ fn each_task_is_a_span_with_its_own_tree() {
 
 #[test]
 fn of_what_goes_on_at_once_the_longest_is_shown() {
-    for (most, expected) in [(2, &["card", "invoice"] as &[_]), (1, &["invoice"]), (0, &[])] {
-        let (tree, times) = profile_with(lanes(most), three_tasks, on_one_thread);
+    for (most, expected) in [(2, &["ship", "pack"] as &[_]), (1, &["ship"]), (0, &[])] {
+        let (tree, times) = profile_with(lanes(most), one_within_the_other, on_one_thread);
         tree.has_spans(expected);
         assert_eq!(tree.left_out(), 3 - expected.len() as u64, "in\n{tree}");
-        for (name, (_, took)) in
-            ["stock", "card", "invoice"].iter().zip(times).filter(|(name, _)| expected.contains(name))
-        {
+        for (name, (_, took)) in expected.iter().zip(times) {
             tree.span_took(name, took);
         }
     }
@@ -47,7 +45,7 @@ fn tasks_that_follow_one_another_need_one_lane() {
 #[test]
 fn what_the_request_does_not_wait_for_is_unfinished() {
     let (tree, _) = profile_with(lanes(5), forgotten_task, on_one_thread);
-    let span = tree.profile_span("invoice");
+    let span = tree.profile_span("watch");
     assert!(!span.is_finished() && !span.is_cancelled(), "in\n{tree}");
     assert!(tree.profile_span("card").is_finished(), "in\n{tree}");
     assert_eq!(span.start() + span.duration(), tree.duration(), "in\n{tree}");
@@ -56,54 +54,74 @@ fn what_the_request_does_not_wait_for_is_unfinished() {
 #[test]
 fn what_is_aborted_is_cancelled() {
     let (tree, took) = profile_with(lanes(5), aborted_task, on_one_thread);
-    let span = tree.profile_span("invoice");
+    let span = tree.profile_span("watch");
     assert!(span.is_finished() && span.is_cancelled(), "in\n{tree}");
-    tree.span_took("invoice", took);
+    tree.span_took("watch", took);
 }
 
 async fn three_tasks() -> Times {
-    let tasks = (spawn(stock()), spawn(card()), spawn(invoice()));
+    let tasks = (spawn(stock(Instant::now())), spawn(card(Instant::now())), spawn(invoice(Instant::now())));
     vec![tasks.0.await.expect("stock"), tasks.1.await.expect("card"), tasks.2.await.expect("invoice")]
 }
 
+/// Whatever the machine does, the first lasts longest.
+async fn one_within_the_other() -> Times {
+    spawn(ship(Instant::now())).await.expect("ship")
+}
+
+async fn ship(start: Instant) -> Times {
+    let within = spawn(pack(Instant::now())).await.expect("pack");
+    sleep(ms(20)).await;
+    [vec![("meanwhile::ship", start.elapsed())], within].concat()
+}
+
+async fn pack(start: Instant) -> Times {
+    let within = spawn(stock(Instant::now())).await.expect("stock");
+    sleep(ms(20)).await;
+    vec![("meanwhile::pack", start.elapsed()), within]
+}
+
 async fn one_after_the_other() -> Times {
-    let stock = spawn(stock()).await.expect("stock");
-    let card = spawn(card()).await.expect("card");
-    vec![stock, card, spawn(invoice()).await.expect("invoice")]
+    let stock = spawn(stock(Instant::now())).await.expect("stock");
+    let card = spawn(card(Instant::now())).await.expect("card");
+    vec![stock, card, spawn(invoice(Instant::now())).await.expect("invoice")]
 }
 
 async fn forgotten_task() {
-    drop(spawn(invoice()));
-    let card = spawn(card());
+    drop(spawn(watch()));
+    let card = spawn(card(Instant::now()));
     card.await.expect("card");
 }
 
 async fn aborted_task() -> Duration {
     let start = Instant::now();
-    let invoice = spawn(invoice());
+    let watch = spawn(watch());
     sleep(ms(30)).await;
-    invoice.abort();
-    let aborted = invoice.await;
+    watch.abort();
+    let aborted = watch.await;
     assert!(aborted.is_err_and(|error| error.is_cancelled()));
     let took = start.elapsed();
     sleep(ms(20)).await;
     took
 }
 
-async fn stock() -> (&'static str, Duration) {
-    let start = Instant::now();
+async fn watch() {
+    sleep(FOREVER).await;
+}
+
+// These are measured from where they are spawned.
+
+async fn stock(start: Instant) -> (&'static str, Duration) {
     sleep(ms(20)).await;
     ("meanwhile::stock", start.elapsed())
 }
 
-async fn card() -> (&'static str, Duration) {
-    let start = Instant::now();
+async fn card(start: Instant) -> (&'static str, Duration) {
     sleep(ms(40)).await;
     ("meanwhile::card", start.elapsed())
 }
 
-async fn invoice() -> (&'static str, Duration) {
-    let start = Instant::now();
+async fn invoice(start: Instant) -> (&'static str, Duration) {
     sleep(ms(60)).await;
     ("meanwhile::invoice", start.elapsed())
 }
