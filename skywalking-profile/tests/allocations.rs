@@ -17,8 +17,8 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use http::{Extensions, Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::StreamBody;
-use skywalking_profile::{ProfileConfig, ProfileLayer, ProfileTask};
+use http_body_util::{BodyExt, StreamBody};
+use skywalking_profile::{InCurrentRequest, ProfileConfig, ProfileLayer, ProfileTask};
 use support::{FOREVER, block_on, get, sampled};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -105,6 +105,21 @@ fn with_an_oap_and_a_frameworks_routes_a_request_without_one_allocates_as_withou
     // Discovery has begun.
     is_discovered(&layer, routed());
     allocates_as_without(&layer);
+}
+
+#[test]
+fn a_future_that_is_made_part_of_no_request_allocates_nothing() {
+    let (layer, _trees) = sampled();
+    layer.profile(ProfileTask::new("GET:/")).unwrap();
+    let service = layer.layer(service_fn(|_| async {
+        let before = ALLOCATIONS.get();
+        suspend().in_current_request().await;
+        Ok::<_, Infallible>(Response::new((ALLOCATIONS.get() - before).to_string()))
+    }));
+    // On a thread that has done nothing of the kind.
+    let response = thread::spawn(|| block_on(service.oneshot(get(PATH)))).join().unwrap().unwrap();
+    let body = block_on(response.into_body().collect()).unwrap().to_bytes();
+    assert_eq!(body, "0");
 }
 
 /// A layer with the address of an OAP where nothing listens.
