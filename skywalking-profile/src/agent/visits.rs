@@ -98,7 +98,7 @@ impl<'a> Request<'a, '_> {
                     self.visit((from, to), stack, visits);
                 }
                 What::Paused(pause) => {
-                    let stack = self.paused(strand, *pause, above);
+                    let stack = self.paused(*pause, above);
                     self.visit((from, to), Some(stack), visits);
                 }
                 What::Awaited | What::Scheduled => match strand.path(i) {
@@ -177,14 +177,12 @@ impl<'a> Request<'a, '_> {
         is_named.then(|| above.iter().copied().chain(frames.iter().map(|frame| self.table.id(frame))).collect())
     }
 
-    fn paused(&mut self, strand: &'a Strand<'a>, pause: Pause, above: &[SignatureId]) -> Stack {
+    fn paused(&mut self, pause: Pause, above: &[SignatureId]) -> Stack {
         let note = match pause {
             Pause::FirstPoll => "[waiting for the first poll]",
             Pause::BlockingThread => "[waiting for a thread]",
             Pause::Peer => "[waiting for the client]",
         };
-        let name = strand.child.is_some().then(|| self.name(strand));
-        let frames = name.iter().map(String::as_str).chain([note]).map(|frame| self.table.id(frame));
-        above.iter().copied().chain(frames).collect()
+        above.iter().copied().chain([self.table.id(note)]).collect()
     }
 }
