@@ -198,7 +198,8 @@ fn branches(
     completed: bool,
 ) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
     let mut is_off_path = vec![false; pieces.len()];
-    awaited.iter().flatten().for_each(|&piece| is_off_path[piece] = true);
+    // One that yields is a part of whatever it is in.
+    awaited.iter().flatten().for_each(|&piece| is_off_path[piece] = !pieces[piece].has_yielded);
     path.iter().filter(|here| here.len() == 1).for_each(|here| is_off_path[here[0]] = false);
     let mut branch_of: Vec<Option<usize>> = vec![None; pieces.len()];
     let mut branches: Vec<Vec<usize>> = Vec::new();

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::stacks::Addresses;
-use crate::await_tree::Line;
+use crate::await_tree::{Cause, Line};
 use crate::request::Wake;
 use crate::stack::CUT;
 
@@ -25,14 +25,15 @@ pub(super) struct Piece {
     pub(super) branches: Vec<Branch>,
     /// What ended it: it woke the strand.
     pub(super) woken: Option<Woken>,
+    /// It asked for nothing but to be polled again.
+    pub(super) has_yielded: bool,
 }
 
 /// A leaf's wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Woken {
     pub(super) at: u64,
-    /// The number of the other strand of the request whose doing it was.
-    pub(super) by: Option<u64>,
+    pub(super) by: Option<Cause>,
 }
 
 /// Where the stack of a later leaf of the same poll parts from a leaf's.
@@ -50,6 +51,7 @@ pub(super) struct Seen {
     pub(super) line: Line,
     pub(super) addresses: Option<Addresses>,
     pub(super) woken: Option<Woken>,
+    pub(super) has_yielded: bool,
 }
 
 /// All leaves of a strand so far.
@@ -70,7 +72,8 @@ impl Lines {
             self.open.push(match before.iter().position(goes_on) {
                 Some(earlier) => Piece { to, woken: leaf.woken, ..before.swap_remove(earlier) },
                 None => {
-                    Piece { from, to, line: leaf.line, addresses: leaf.addresses.clone(), branches, woken: leaf.woken }
+                    let Seen { line, ref addresses, woken, has_yielded } = *leaf;
+                    Piece { from, to, line, addresses: addresses.clone(), branches, woken, has_yielded }
                 }
             });
         }
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     fn leaf(line: Line, stack: &[u64], woken: Option<u64>) -> Seen {
-        Seen { line, addresses: Some(stack.into()), woken: woken.map(|at| Woken { at, by: None }) }
+        Seen { line, addresses: Some(stack.into()), woken: woken.map(|at| Woken { at, by: None }), has_yielded: false }
     }
 
     /// Line, from, to, and when it woke.
@@ -185,9 +188,10 @@ mod tests {
     fn waits_that_were_not_told_end_pieces() {
         let mut lines = Lines::default();
         lines.wait(0, 10, vec![leaf(1, &[9, 1], Some(10)), leaf(2, &[9, 2], None)]);
-        lines.untold(&[Wake { line: 2, at: 11, by: Some(7) }, Wake { line: 3, at: 11, by: None }]);
+        let by = Some(Cause { strand: 7, has_ended: false });
+        lines.untold(&[Wake { line: 2, at: 11, by }, Wake { line: 3, at: 11, by: None }]);
         let woken: Vec<_> = lines.pieces().iter().map(|piece| piece.woken).collect();
-        assert_eq!(woken, [Some(Woken { at: 10, by: None }), Some(Woken { at: 11, by: Some(7) })]);
+        assert_eq!(woken, [Some(Woken { at: 10, by: None }), Some(Woken { at: 11, by })]);
     }
 
     #[test]

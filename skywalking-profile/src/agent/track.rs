@@ -71,7 +71,12 @@ enum TakenFor {
 }
 
 /// A leaf with its capture unwound; `None` if there was none.
-type Unwound = (Arc<LeafToken>, Option<Addresses>);
+#[derive(Debug)]
+struct Unwound {
+    token: Arc<LeafToken>,
+    has_yielded: bool,
+    addresses: Option<Addresses>,
+}
 
 impl Track {
     pub(super) fn new(strand: Arc<Strand>, slot: Arc<Slot>) -> Self {
@@ -138,7 +143,11 @@ impl Track {
 
     /// Frees the wait's images.
     fn take(&mut self, wait: OpenWait, stacks: &mut Stacks) {
-        let mut unwound = |leaf: Leaf| (leaf.token, leaf.capture.map(|capture| stacks.addresses(&capture)));
+        let mut unwound = |Leaf { token, has_yielded, capture, .. }: Leaf| Unwound {
+            token,
+            has_yielded,
+            addresses: capture.map(|capture| stacks.addresses(&capture)),
+        };
         let what = match wait.what {
             WaitFor::Pause(pause) => TakenFor::Pause(pause),
             WaitFor::Leaves { leaves, untold } => {
@@ -159,7 +168,7 @@ impl Track {
         if to.saturating_sub(from) < self.least {
             return;
         }
-        let has_stack = leaves.iter().any(|(_, addresses)| addresses.is_some());
+        let has_stack = leaves.iter().any(|leaf| leaf.addresses.is_some());
         losses.stackless.fetch_add((!has_stack).into(), Ordering::Relaxed);
         self.lines.wait(from, to, leaves.into_iter().map(|leaf| seen(leaf, to)).collect());
         let ready = ready.max(from);
@@ -259,9 +268,9 @@ impl Stretch {
 }
 
 /// What is seen of a leaf in a wait that lasted until `to`.
-fn seen((token, addresses): Unwound, to: u64) -> Seen {
+fn seen(Unwound { token, has_yielded, addresses }: Unwound, to: u64) -> Seen {
     let woken = Wake::of(&token).filter(|wake| wake.at <= to).map(|wake| Woken { at: wake.at, by: wake.by });
-    Seen { line: token.line(), addresses, woken }
+    Seen { line: token.line(), addresses, woken, has_yielded }
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use super::signatures::{SignatureTable, one_of};
 use super::stacks::{Addresses, Stacks};
 use super::strand::Strand;
 use super::track::What;
-use super::uncovered::uncovered;
 use crate::request::{Ended, Left, Pause};
 use crate::stack::UNKNOWN;
-use crate::timeline::{SignatureId, Stack, Visit};
+use crate::timeline::{LEAST_WAIT_NS, SignatureId, Stack, Visit};
 
 /// Strands that the critical path goes through at a time: each waits for the next one.
 const DEEPEST: usize = 16;
@@ -58,7 +57,7 @@ pub(super) fn visits(
     let mut list = Vec::new();
     request.walk(&own, &[root], (following.started.at, end), &mut Vec::new(), &mut list);
     let beside = request.beside(root, end);
-    let uncovered = uncovered([&own].into_iter().chain(children.values()), request.stacks);
+    let uncovered = request.uncovered();
     Visits { list, beside, root, signatures: request.table.texts, uncovered }
 }
 
@@ -135,8 +134,7 @@ impl<'a> Request<'a, '_> {
             None => to,
         };
         let waited = self.awaited(&leaf, above, false);
-        let child = piece.woken.and_then(|woken| Some((woken.by?, self.children.get(&woken.by?)?)));
-        match child.filter(|(number, _)| !being_walked.contains(number) && being_walked.len() < DEEPEST) {
+        match self.cause(piece).filter(|(number, _)| !being_walked.contains(number) && being_walked.len() < DEEPEST) {
             Some((number, child)) => {
                 let began = child.began_at().unwrap_or(from).clamp(from, ready);
                 let ended = child.ended_at().unwrap_or(ready).clamp(began, ready);
@@ -150,6 +148,19 @@ impl<'a> Request<'a, '_> {
         }
         let scheduled = self.awaited(&leaf, above, true);
         self.visit((ready, to), Some(scheduled), visits);
+    }
+
+    /// The other strand whose doing it was that the leaf woke, with its number. One that had ended counts only for a leaf that
+    /// waits for an end, and at once.
+    pub(super) fn cause(&mut self, piece: &Piece) -> Option<(u64, &'a Strand<'a>)> {
+        let woken = piece.woken?;
+        let cause = woken.by?;
+        let strand = self.children.get(&cause.strand)?;
+        let is_end = |stacks: &mut Stacks| {
+            let ago = woken.at.checked_sub(strand.ended_at()?)?;
+            (ago < LEAST_WAIT_NS && stacks.hides(piece.addresses.as_ref()?)).then_some(())
+        };
+        (!cause.has_ended || is_end(self.stacks).is_some()).then_some((cause.strand, strand))
     }
 
     fn visit(&self, (from, to): Span, stack: Option<Stack>, visits: &mut Vec<Visit>) {

@@ -21,7 +21,7 @@ mod token;
 mod waker;
 
 pub(crate) use lines::Registrations;
-pub(crate) use origin::{Origin, has_ended, is_running};
+pub(crate) use origin::{Cause, Origin, has_ended, is_running};
 pub(crate) use poll::{lender, poll};
 pub(crate) use strand::{Line, Strand, StrandId};
 pub(crate) use token::{Leaf, LeafToken};

@@ -6,7 +6,8 @@
 //!   its futures wakers of its own, and wakes whoever polls the collection.
 //! - The strand is being polled: it sends to a channel, or lets go of a lock.
 //! - The strand has ended, and nothing of a followed request has run on the thread since: its executor hands its output to
-//!   the `JoinHandle`. That is laid to it once only, for what comes after is somebody else's.
+//!   the `JoinHandle`. That is laid to it once only, for what comes after is somebody else's. And if nobody awaits the output,
+//!   the next wake is somebody else's, too: whether the leaf is one that waits for an end, its stack tells.
 
 use std::cell::Cell;
 
@@ -21,6 +22,26 @@ struct Marks {
 
 thread_local! {
     static MARKS: Cell<Marks> = const { Cell::new(Marks { passes_on: None, runs: None, has_ended: None }) };
+}
+
+/// The strand whose doing a wake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cause {
+    pub(crate) strand: u64,
+    /// It had ended before.
+    pub(crate) has_ended: bool,
+}
+
+impl Cause {
+    /// Never 0.
+    pub(super) fn to_bits(self) -> u64 {
+        self.strand << 1 | u64::from(self.has_ended)
+    }
+
+    /// `None` of 0.
+    pub(super) fn from_bits(bits: u64) -> Option<Self> {
+        (bits > 0).then_some(Self { strand: bits >> 1, has_ended: bits & 1 == 1 })
+    }
 }
 
 /// Restores the marks as they were.
@@ -73,16 +94,16 @@ pub(crate) fn has_ended(strand: StrandId) {
     change(|marks| marks.has_ended = Some(strand));
 }
 
-/// The strand that a wake of `woken` on this thread is to be laid to, if it is another one of the same request.
-pub(super) fn of_wake(woken: StrandId) -> Option<u64> {
+/// What a wake of `woken` on this thread is to be laid to, if it is another strand of the same request.
+pub(super) fn of_wake(woken: StrandId) -> Option<Cause> {
     let is_other = |strand: &StrandId| strand.request == woken.request && strand.number != woken.number;
     change(|marks| {
-        if marks.passes_on.is_some() || marks.runs.is_some() {
-            return marks.passes_on.or(marks.runs).filter(is_other);
+        if let Some(strand) = marks.passes_on.or(marks.runs) {
+            return is_other(&strand).then_some(Cause { strand: strand.number, has_ended: false });
         }
-        marks.has_ended.take_if(|strand| is_other(strand))
+        let ended = marks.has_ended.take_if(|strand| is_other(strand))?;
+        Some(Cause { strand: ended.number, has_ended: true })
     })
-    .map(|strand| strand.number)
 }
 
 fn change<R>(change: impl FnOnce(&mut Marks) -> R) -> R {
@@ -96,19 +117,23 @@ fn change<R>(change: impl FnOnce(&mut Marks) -> R) -> R {
 mod tests {
     use super::*;
 
+    fn by(woken: StrandId) -> Option<(u64, bool)> {
+        of_wake(woken).and_then(|cause| Cause::from_bits(cause.to_bits())).map(|cause| (cause.strand, cause.has_ended))
+    }
+
     #[test]
     fn a_wake_is_laid_to_another_strand_of_its_request() {
         let parent = StrandId::of_request();
         let (child, stranger) = (parent.beside(), StrandId::of_request());
-        assert_eq!(of_wake(parent), None);
+        assert_eq!(by(parent), None);
         let runs = Origin::run(child);
-        assert_eq!((of_wake(parent), of_wake(child), of_wake(stranger)), (Some(child.number), None, None));
+        assert_eq!((by(parent), by(child), by(stranger)), (Some((child.number, false)), None, None));
         let nested = Origin::run(stranger);
-        assert_eq!(of_wake(parent), None);
+        assert_eq!(by(parent), None);
         drop(nested);
-        assert_eq!(of_wake(parent), Some(child.number));
+        assert_eq!(by(parent), Some((child.number, false)));
         drop(runs);
-        assert_eq!(of_wake(parent), None);
+        assert_eq!(by(parent), None);
     }
 
     #[test]
@@ -117,9 +142,9 @@ mod tests {
         let (child, grandchild) = (parent.beside(), parent.beside());
         let _runs = Origin::run(grandchild);
         let passed_on = Origin::pass_on(child);
-        assert_eq!(of_wake(parent), Some(child.number));
+        assert_eq!(by(parent), Some((child.number, false)));
         drop(passed_on);
-        assert_eq!(of_wake(parent), Some(grandchild.number));
+        assert_eq!(by(parent), Some((grandchild.number, false)));
     }
 
     #[test]
@@ -128,7 +153,7 @@ mod tests {
         let runs = Origin::run(parent);
         has_ended(parent.beside());
         drop(runs);
-        assert_eq!(of_wake(parent), None);
+        assert_eq!(by(parent), None);
     }
 
     #[test]
@@ -136,10 +161,10 @@ mod tests {
         let parent = StrandId::of_request();
         let child = parent.beside();
         has_ended(child);
-        assert_eq!((of_wake(StrandId::of_request()), of_wake(child)), (None, None), "not for them");
-        assert_eq!((of_wake(parent), of_wake(parent)), (Some(child.number), None));
+        assert_eq!((by(StrandId::of_request()), by(child)), (None, None), "not for them");
+        assert_eq!((by(parent), by(parent)), (Some((child.number, true)), None));
         has_ended(child);
         drop(Origin::run(StrandId::of_request()));
-        assert_eq!(of_wake(parent), None);
+        assert_eq!(by(parent), None);
     }
 }

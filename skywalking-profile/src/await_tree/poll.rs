@@ -98,8 +98,8 @@ impl PollLeaves<'_> {
         ptr::from_ref(self).cast()
     }
 
-    /// Adds the leaf that is registering, and returns its token; `None` outside of this poll or beyond the limit.
-    fn add(&self) -> Option<Arc<LeafToken>> {
+    /// Adds the leaf that is registering, or waking its strand, and returns its token; `None` outside of this poll or beyond the limit.
+    fn add(&self, has_yielded: bool) -> Option<Arc<LeafToken>> {
         if CURRENT.get() != self.id() || self.is_full.get() {
             return None;
         }
@@ -107,7 +107,7 @@ impl PollLeaves<'_> {
         // alive: each is made in this function or in `note_let_go`, for one statement that runs nobody else's code.
         let mut leaves = mem::take(&mut unsafe { &mut **self.registrations.get() }.leaves);
         // From here on other people's code may run, the drop of a waker, and even come back here: it finds an empty list.
-        let token = self.add_to(&mut leaves);
+        let token = self.add_to(&mut leaves, has_yielded);
         // SAFETY: as above.
         let back = mem::replace(&mut unsafe { &mut **self.registrations.get() }.leaves, leaves);
         drop(back);
@@ -127,7 +127,7 @@ impl PollLeaves<'_> {
         waker.data() == self.id()
     }
 
-    fn add_to(&self, leaves: &mut Vec<Leaf>) -> Option<Arc<LeafToken>> {
+    fn add_to(&self, leaves: &mut Vec<Leaf>, has_yielded: bool) -> Option<Arc<LeafToken>> {
         if leaves.len() >= MOST_LEAVES {
             leaves.retain(Leaf::is_live);
             // Not to be tried at each further clone.
@@ -141,19 +141,19 @@ impl PollLeaves<'_> {
         let registered = self.strand.next_line();
         self.latest.set(registered);
         let token = LeafToken::new(self.waker.clone(), self.strand, registered);
-        leaves.push(Leaf { token: Arc::clone(&token), registered, capture });
+        leaves.push(Leaf { token: Arc::clone(&token), registered, has_yielded, capture });
         Some(token)
     }
 }
 
 impl Lent for PollLeaves<'_> {
     fn clone_waker(&self) -> Waker {
-        self.add().map_or_else(|| self.waker.clone(), of_token)
+        self.add(false).map_or_else(|| self.waker.clone(), of_token)
     }
 
     fn wake(&self) {
         let now = clock::now();
-        match self.add() {
+        match self.add(true) {
             Some(token) => token.note_wake(now),
             None => self.strand.first_wake.note(now),
         }

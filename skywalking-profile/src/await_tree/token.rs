@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::Waker;
 
 use super::first_wake::FirstWake;
-use super::origin::{self, Origin};
+use super::origin::{self, Cause, Origin};
 use super::poll;
 use super::strand::{Line, Strand};
 use crate::clock;
@@ -17,6 +17,8 @@ pub(crate) struct Leaf {
     pub(crate) token: Arc<LeafToken>,
     /// The line that it began with, before it was known which it is.
     pub(super) registered: Line,
+    /// It did not store a waker, but woke the strand itself: it has yielded.
+    pub(crate) has_yielded: bool,
     /// `None` if the stack could not be copied.
     pub(crate) capture: Option<Capture>,
 }
@@ -37,7 +39,7 @@ pub(crate) struct LeafToken {
     /// The waker that the strand itself was polled with.
     waker: Waker,
     woken: FirstWake,
-    /// The strand whose doing that was, or 0.
+    /// Whose doing that was, as the bits of a [`Cause`]; 0 if that is not known.
     woken_by: AtomicU64,
     line: AtomicU64,
     strand: Arc<Strand>,
@@ -59,9 +61,9 @@ impl LeafToken {
         self.woken.at()
     }
 
-    /// The number of the strand of the same request that made it do so, if that is known.
-    pub(crate) fn woken_by(&self) -> Option<u64> {
-        Some(self.woken_by.load(Ordering::Relaxed)).filter(|strand| *strand > 0)
+    /// What made it do so, if that was another strand of the request.
+    pub(crate) fn woken_by(&self) -> Option<Cause> {
+        Cause::from_bits(self.woken_by.load(Ordering::Relaxed))
     }
 
     /// Which of the strand's leaves it is: the same as long as it waits for one thing, from poll to poll.
@@ -88,9 +90,9 @@ impl LeafToken {
 
     pub(super) fn note_wake(&self, at: u64) {
         if self.woken.at().is_none()
-            && let Some(strand) = origin::of_wake(self.strand.id)
+            && let Some(cause) = origin::of_wake(self.strand.id)
         {
-            self.woken_by.store(strand, Ordering::Relaxed);
+            self.woken_by.store(cause.to_bits(), Ordering::Relaxed);
         }
         self.woken.note(at);
         self.strand.first_wake.note(at);

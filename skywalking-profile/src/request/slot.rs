@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ptr;
 
-use crate::await_tree::{Leaf, LeafToken, Line};
+use crate::await_tree::{Cause, Leaf, LeafToken, Line};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A wait that began and has not ended.
@@ -36,8 +36,7 @@ pub(crate) struct Wake {
     pub(crate) line: Line,
     /// By [`clock::now`](crate::clock::now).
     pub(crate) at: u64,
-    /// The strand whose doing it was, if it was another one of the request.
-    pub(crate) by: Option<u64>,
+    pub(crate) by: Option<Cause>,
 }
 
 impl Wake {

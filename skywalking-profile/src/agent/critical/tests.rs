@@ -124,6 +124,7 @@ fn run(program: &Program) -> Observed {
             line,
             addresses: Some(stack.into()),
             woken: (until <= to).then_some(Woken { at: until, by: None }),
+            has_yielded: false,
         };
         lines.wait(now, to, registered.into_iter().map(seen).collect());
         waits.push(Wait { from: now, to, follows: true });
@@ -298,7 +299,7 @@ proptest! {
 
 fn piece(line: u64, from: u64, to: u64, stack: &[u64], woken: bool) -> Piece {
     let woken = woken.then_some(Woken { at: to, by: None });
-    Piece { from, to, line, addresses: Some(Arc::from(stack)), branches: Vec::new(), woken }
+    Piece { from, to, line, addresses: Some(Arc::from(stack)), branches: Vec::new(), woken, has_yielded: false }
 }
 
 /// As if a site were a place.
