@@ -34,7 +34,7 @@ pub use profile::{
 };
 pub use task::{StartedTask, task_of};
 pub use tree::{AnalysedTree, Node};
-pub use wait::{until, until_ok};
+pub use wait::{tried_again, until, until_ok};
 
 /// Between a tree and the clock of the program itself: two roundings and what the clock does not cover.
 pub const TOLERANCE_MS: f64 = 2.0;

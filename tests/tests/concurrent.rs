@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skywalking_profile_tests::{
     AnalysedTree, Example, Node, Oap, ProfileTaskCreation, ProfiledSegment, ProfiledSpan, Response, SLEEP, StartedTask,
-    TOLERANCE_MS, assert_exact_of, assert_well_named, service_id, task_of, unique_service, until,
+    TOLERANCE_MS, assert_exact_of, assert_well_named, service_id, task_of, tried_again, unique_service, until,
 };
 
 const REQUESTS: usize = 3;
@@ -21,159 +21,173 @@ const LOCK: &str = "tokio::sync::mutex::Mutex::lock";
 
 #[test]
 fn the_last_arm_of_a_join_is_what_the_request_waited_for() {
-    for (response, request) in &profile("/join") {
-        let tree = &request.tree;
-        let join = tree.child(tree.root(), "join");
-        for function in ["load_order", "price_order"] {
-            assert_only_awaits(tree, tree.child(join, function), SLEEP);
-            assert_exact_of(tree, response, function);
-        }
-        assert_exact_of(tree, response, "join");
-        assert_exact_of(tree, response, "total");
-        request.assert_shows_nothing_of("load_customer");
+    tried_again(|| {
+        for (response, request) in &profile("/join") {
+            let tree = &request.tree;
+            let join = tree.child(tree.root(), "join");
+            for function in ["load_order", "price_order"] {
+                assert_only_awaits(tree, tree.child(join, function), SLEEP);
+                assert_exact_of(tree, response, function);
+            }
+            assert_exact_of(tree, response, "join");
+            assert_exact_of(tree, response, "total");
+            request.assert_shows_nothing_of("load_customer");
 
-        let [customer] = &request.beside[..] else { panic!("not one span beside {request}") };
-        customer.assert_shows("slow_endpoint::join::load_customer", SLEEP);
-        customer.assert_lasted(response.timing("load_customer"), TOLERANCE_MS);
-        assert_eq!(customer.span.tag("profile.cancelled"), None, "{request}");
-    }
+            let [customer] = &request.beside[..] else { panic!("not one span beside {request}") };
+            customer.assert_shows("slow_endpoint::join::load_customer", SLEEP);
+            customer.assert_lasted(response.timing("load_customer"), TOLERANCE_MS);
+            assert_eq!(customer.span.tag("profile.cancelled"), None, "{request}");
+        }
+    });
 }
 
 #[test]
 fn what_loses_a_select_is_not_shown() {
-    for (response, request) in &profile("/select") {
-        assert_eq!(response.body, r#"{"winner":"ask_near"}"#);
-        let tree = &request.tree;
-        let winner = tree.child(tree.child(tree.root(), "select"), "ask_near");
-        assert_only_awaits(tree, winner, SLEEP);
-        for function in ["ask_near", "select", "total"] {
-            assert_exact_of(tree, response, function);
+    tried_again(|| {
+        for (response, request) in &profile("/select") {
+            assert_eq!(response.body, r#"{"winner":"ask_near"}"#);
+            let tree = &request.tree;
+            let winner = tree.child(tree.child(tree.root(), "select"), "ask_near");
+            assert_only_awaits(tree, winner, SLEEP);
+            for function in ["ask_near", "select", "total"] {
+                assert_exact_of(tree, response, function);
+            }
+            request.assert_shows_nothing_of("ask_far");
+            assert!(request.beside.is_empty(), "{request}");
         }
-        request.assert_shows_nothing_of("ask_far");
-        assert!(request.beside.is_empty(), "{request}");
-    }
+    });
 }
 
 #[test]
 fn what_a_timeout_gave_up_is_a_span_of_its_own() {
-    for (response, request) in &profile("/timeout") {
-        let tree = &request.tree;
-        let timeout = tree.child(tree.root(), "timeout");
-        let in_time = tree.child(tree.child(timeout, "be_patient"), "answer_soon");
-        assert_only_awaits(tree, in_time, SLEEP);
-        assert_only_awaits(tree, tree.child(timeout, "lose_patience"), TIMEOUT);
-        for function in ["answer_soon", "be_patient", "lose_patience", "timeout", "total"] {
-            assert_exact_of(tree, response, function);
-        }
-        request.assert_shows_nothing_of("answer_late");
+    tried_again(|| {
+        for (response, request) in &profile("/timeout") {
+            let tree = &request.tree;
+            let timeout = tree.child(tree.root(), "timeout");
+            let in_time = tree.child(tree.child(timeout, "be_patient"), "answer_soon");
+            assert_only_awaits(tree, in_time, SLEEP);
+            assert_only_awaits(tree, tree.child(timeout, "lose_patience"), TIMEOUT);
+            for function in ["answer_soon", "be_patient", "lose_patience", "timeout", "total"] {
+                assert_exact_of(tree, response, function);
+            }
+            request.assert_shows_nothing_of("answer_late");
 
-        let [late] = &request.beside[..] else { panic!("not one span beside {request}") };
-        late.assert_shows("slow_endpoint::timeout::answer_late", SLEEP);
-        // It lasted as long as it was waited for.
-        late.assert_lasted(response.timing("lose_patience"), TOLERANCE_MS);
-        assert_eq!(late.span.tag("profile.cancelled"), Some("true"), "{request}");
-    }
+            let [late] = &request.beside[..] else { panic!("not one span beside {request}") };
+            late.assert_shows("slow_endpoint::timeout::answer_late", SLEEP);
+            // It lasted as long as it was waited for.
+            late.assert_lasted(response.timing("lose_patience"), TOLERANCE_MS);
+            assert_eq!(late.span.tag("profile.cancelled"), Some("true"), "{request}");
+        }
+    });
 }
 
 #[test]
 fn other_tasks_are_spans_and_show_below_the_waits_for_them() {
-    for (response, request) in &profile("/spawn") {
-        let tree = &request.tree;
-        let spawn = tree.child(tree.root(), "spawn");
-        assert_exact_of(tree, response, "spawn");
-        assert_exact_of(tree, response, "total");
-        for (function, wait) in [("reserve_stock", "stock.await"), ("charge_card", "card.await")] {
-            let node = tree.node(function);
-            assert_only_awaits(tree, node, SLEEP);
-            // In that time only: it may have begun before.
-            assert_near(tree, function, response.timing(wait), TOLERANCE_MS);
-            let awaited = tree.parent(node).unwrap_or_else(|| panic!("{function} below nothing in\n{tree}"));
-            assert!(awaited.is(JOIN_HANDLE), "{function} below {} in\n{tree}", awaited.signature);
-            assert!(tree.children(spawn).any(|child| child.signature == awaited.signature), "{tree}");
-        }
-        // It had ended when it was waited for.
-        request.assert_shows_nothing_of("print_invoice");
+    tried_again(|| {
+        for (response, request) in &profile("/spawn") {
+            let tree = &request.tree;
+            let spawn = tree.child(tree.root(), "spawn");
+            assert_exact_of(tree, response, "spawn");
+            assert_exact_of(tree, response, "total");
+            for (function, wait) in [("reserve_stock", "stock.await"), ("charge_card", "card.await")] {
+                let node = tree.node(function);
+                assert_only_awaits(tree, node, SLEEP);
+                // In that time only: it may have begun before.
+                assert_near(tree, function, response.timing(wait), TOLERANCE_MS);
+                let awaited = tree.parent(node).unwrap_or_else(|| panic!("{function} below nothing in\n{tree}"));
+                assert!(awaited.is(JOIN_HANDLE), "{function} below {} in\n{tree}", awaited.signature);
+                assert!(tree.children(spawn).any(|child| child.signature == awaited.signature), "{tree}");
+            }
+            // It had ended when it was waited for.
+            request.assert_shows_nothing_of("print_invoice");
 
-        assert_eq!(request.beside.len(), 3, "spans beside {request}");
-        for (function, awaited, tolerance_ms) in [
-            ("reserve_stock", SLEEP, TOLERANCE_MS),
-            ("charge_card", SLEEP, TOLERANCE_MS),
-            ("print_invoice", "std::thread::functions::sleep", BETWEEN_SAMPLES_MS),
-        ] {
-            let child = request.beside(function);
-            child.assert_shows(&format!("slow_endpoint::spawn::{function}"), awaited);
-            child.assert_lasted(response.timing(function), tolerance_ms);
+            assert_eq!(request.beside.len(), 3, "spans beside {request}");
+            for (function, awaited, tolerance_ms) in [
+                ("reserve_stock", SLEEP, TOLERANCE_MS),
+                ("charge_card", SLEEP, TOLERANCE_MS),
+                ("print_invoice", "std::thread::functions::sleep", BETWEEN_SAMPLES_MS),
+            ] {
+                let child = request.beside(function);
+                child.assert_shows(&format!("slow_endpoint::spawn::{function}"), awaited);
+                child.assert_lasted(response.timing(function), tolerance_ms);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn many_futures_of_a_stream_share_lanes_and_those_left_out_are_counted() {
-    for (response, request) in &profile("/fanout") {
-        let tree = &request.tree;
-        for function in ["fanout", "total"] {
-            assert_exact_of(tree, response, function);
-        }
-        let collect = tree.child(tree.child(tree.root(), "fanout"), "futures_util::stream::stream::collect::Collect");
-        let fetch = tree.child(collect, "fetch");
-        assert_only_awaits(tree, fetch, SLEEP);
-        // All but what the stream itself takes between two rounds of fetches.
-        let (fetch_ms, fanout_ms) = (fetch.duration_ms as f64, response.timing("fanout"));
-        let expected = 0.9 * fanout_ms..=fanout_ms + TOLERANCE_MS;
-        assert!(expected.contains(&fetch_ms), "fanout took {fanout_ms} ms in\n{tree}");
+    tried_again(|| {
+        for (response, request) in &profile("/fanout") {
+            let tree = &request.tree;
+            for function in ["fanout", "total"] {
+                assert_exact_of(tree, response, function);
+            }
+            let collect =
+                tree.child(tree.child(tree.root(), "fanout"), "futures_util::stream::stream::collect::Collect");
+            let fetch = tree.child(collect, "fetch");
+            assert_only_awaits(tree, fetch, SLEEP);
+            // All but what the stream itself takes between two rounds of fetches.
+            let (fetch_ms, fanout_ms) = (fetch.duration_ms as f64, response.timing("fanout"));
+            let expected = 0.9 * fanout_ms..=fanout_ms + TOLERANCE_MS;
+            assert!(expected.contains(&fetch_ms), "fanout took {fanout_ms} ms in\n{tree}");
 
-        let fetches = || response.server_timing.iter().filter(|(function, _)| function == "fetch").map(|(_, ms)| *ms);
-        let shortest_ms = fetches().fold(f64::INFINITY, f64::min) - TOLERANCE_MS;
-        let longest_ms = fetches().fold(0.0, f64::max) + TOLERANCE_MS;
-        for beside in &request.beside {
-            beside.assert_shows("slow_endpoint::fanout::fetch", SLEEP);
-            let ms = beside.tree.node("fetch").duration_ms as f64;
-            assert!(
-                (shortest_ms..=longest_ms).contains(&ms),
-                "fetches took {:?} in {beside}",
-                Vec::from_iter(fetches())
-            );
-        }
+            let fetches =
+                || response.server_timing.iter().filter(|(function, _)| function == "fetch").map(|(_, ms)| *ms);
+            let shortest_ms = fetches().fold(f64::INFINITY, f64::min) - TOLERANCE_MS;
+            let longest_ms = fetches().fold(0.0, f64::max) + TOLERANCE_MS;
+            for beside in &request.beside {
+                beside.assert_shows("slow_endpoint::fanout::fetch", SLEEP);
+                let ms = beside.tree.node("fetch").duration_ms as f64;
+                assert!(
+                    (shortest_ms..=longest_ms).contains(&ms),
+                    "fetches took {:?} in {beside}",
+                    Vec::from_iter(fetches())
+                );
+            }
 
-        let lanes: BTreeSet<_> = request.beside.iter().map(|beside| &beside.span.segment_id).collect();
-        assert_eq!(lanes.len(), MOST_LANES, "lanes of {request}");
-        assert!(request.beside.len() > MOST_LANES, "no lane is shared in {request}");
-        let left_out = request.entry.tag("profile.spans_left_out").and_then(|count| count.parse::<usize>().ok());
-        assert_eq!(left_out, Some(fetches().count() - request.beside.len()), "{request}");
-    }
+            let lanes: BTreeSet<_> = request.beside.iter().map(|beside| &beside.span.segment_id).collect();
+            assert_eq!(lanes.len(), MOST_LANES, "lanes of {request}");
+            assert!(request.beside.len() > MOST_LANES, "no lane is shared in {request}");
+            let left_out = request.entry.tag("profile.spans_left_out").and_then(|count| count.parse::<usize>().ok());
+            assert_eq!(left_out, Some(fetches().count() - request.beside.len()), "{request}");
+        }
+    });
 }
 
 #[test]
 fn a_request_whose_client_has_gone_shows_all_that_was_pending() {
-    let oap = Oap::running();
-    let name = unique_service("cancelled");
-    let example = Example::start(&name, Some(&oap));
-    let task = ProfileTaskCreation { max_sampling_count: 1, ..task_of(&service_id(&name), "GET:/cancel") };
-    let task = StartedTask::taken_up(&oap, &example, &task);
+    tried_again(|| {
+        let oap = Oap::running();
+        let name = unique_service("cancelled");
+        let example = Example::start(&name, Some(&oap));
+        let task = ProfileTaskCreation { max_sampling_count: 1, ..task_of(&service_id(&name), "GET:/cancel") };
+        let task = StartedTask::taken_up(&oap, &example, &task);
 
-    example.give_up("GET", "/cancel", Duration::from_millis(50));
-    let lasted_ms: f64 = until("word of the request's end", Duration::from_secs(10), || {
-        let stdout = example.stdout();
-        let lasted = stdout.lines().find_map(|line| line.strip_prefix("GET:/cancel given up after "))?;
-        lasted.strip_suffix(" ms")?.parse().ok()
-    });
+        example.give_up("GET", "/cancel", Duration::from_millis(50));
+        let lasted_ms: f64 = until("word of the request's end", Duration::from_secs(10), || {
+            let stdout = example.stdout();
+            let lasted = stdout.lines().find_map(|line| line.strip_prefix("GET:/cancel given up after "))?;
+            lasted.strip_suffix(" ms")?.parse().ok()
+        });
 
-    let request = &Request::of(&task, &task.whole_requests(1)[0]);
-    assert_well_named(&request.tree);
-    assert_eq!(request.entry.tag("profile.cancelled"), Some("true"), "{request}");
-    assert_near(&request.tree, "cancel", lasted_ms, TOLERANCE_MS);
-    // Nothing had come of either, so that both may be beside.
-    for (function, awaited) in [("query_ledger", SLEEP), ("await_lock", LOCK)] {
-        if request.tree.nodes().iter().any(|node| node.is(function)) {
-            assert_only_awaits(&request.tree, request.tree.node(function), awaited);
-            assert_near(&request.tree, function, lasted_ms, TOLERANCE_MS);
-        } else {
-            let pending = request.beside(function);
-            pending.assert_shows(&format!("slow_endpoint::cancel::{function}"), awaited);
-            pending.assert_lasted(lasted_ms, TOLERANCE_MS);
-            assert_eq!(pending.span.tag("profile.cancelled"), Some("true"), "{request}");
+        let request = &Request::of(&task, &task.whole_requests(1)[0]);
+        assert_well_named(&request.tree);
+        assert_eq!(request.entry.tag("profile.cancelled"), Some("true"), "{request}");
+        assert_near(&request.tree, "cancel", lasted_ms, TOLERANCE_MS);
+        // Nothing had come of either, so that both may be beside.
+        for (function, awaited) in [("query_ledger", SLEEP), ("await_lock", LOCK)] {
+            if request.tree.nodes().iter().any(|node| node.is(function)) {
+                assert_only_awaits(&request.tree, request.tree.node(function), awaited);
+                assert_near(&request.tree, function, lasted_ms, TOLERANCE_MS);
+            } else {
+                let pending = request.beside(function);
+                pending.assert_shows(&format!("slow_endpoint::cancel::{function}"), awaited);
+                pending.assert_lasted(lasted_ms, TOLERANCE_MS);
+                assert_eq!(pending.span.tag("profile.cancelled"), Some("true"), "{request}");
+            }
         }
-    }
+    });
 }
 
 /// The responses of a task's requests of `GET path`, each with what the OAP shows of it.

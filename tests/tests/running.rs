@@ -1,12 +1,11 @@
 //! Requests that compute, block, wait for a worker or hang, on a real OAP.
 
-use std::panic::{RefUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use skywalking_profile_tests::{
     AnalysedTree, Example, Node, Oap, ProfileTaskCreation, RUNNING, Response, SCHEDULED, SLEEP, StartedTask,
-    TOLERANCE_MS, assert_well_named, service_id, task_of, unique_service,
+    TOLERANCE_MS, assert_well_named, service_id, task_of, tried_again, unique_service,
 };
 
 /// The most that the OAP allows a task.
@@ -158,14 +157,6 @@ impl Comparison {
 
     fn off_ms(&self) -> f64 {
         self.tree_ms - self.program_ms
-    }
-}
-
-/// On a busy machine the sampler waits for its turn, and what happens meanwhile is divided by guess: then a test is tried
-/// again, three times in all.
-fn tried_again(test: impl Fn() + RefUnwindSafe) {
-    if (0..2).all(|_| catch_unwind(&test).is_err()) {
-        test();
     }
 }
 

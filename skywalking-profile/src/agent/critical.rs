@@ -42,30 +42,23 @@ pub(super) struct Nature {
     pub(super) begins_anew: bool,
 }
 
+/// Whether two leaves are of arms of one `select!`.
+type Rivals<'a> = dyn FnMut(&Piece, &Piece) -> bool + 'a;
+
 /// Divides what a strand waited for. `pieces` are in the order in which they began, each with its nature, `waits` in time order
 /// and not overlapping.
 ///
-/// Without `completed`, the strand was dropped in its last wait, or goes on in it. `are_rivals` tells whether two leaves are of
-/// arms of one `select!`.
+/// Without `completed`, the strand was dropped in its last wait, or goes on in it.
 pub(super) fn divide(
     pieces: &[&Piece],
     natures: &[Nature],
     waits: &[Wait],
     completed: bool,
-    are_rivals: &mut dyn FnMut(&Piece, &Piece) -> bool,
+    are_rivals: &mut Rivals<'_>,
 ) -> Division {
     let awaited = awaited(pieces, natures, waits);
-    let before = before(pieces, natures, waits, &awaited);
-    let mut has_won = |winner: usize, loser: usize, after: &[usize]| {
-        // Otherwise its arm went on.
-        let goes_on_elsewhere = after.iter().any(|&next| {
-            before[next] == Some(winner)
-                && natures[next].place != natures[winner].place
-                && common(pieces[next], pieces[winner]) > common(pieces[loser], pieces[winner])
-        });
-        !goes_on_elsewhere && are_rivals(pieces[winner], pieces[loser])
-    };
-    let path = path(pieces, waits, &awaited, &before, completed, &mut has_won);
+    let before = before(pieces, natures, waits, &awaited, are_rivals);
+    let path = path(pieces, natures, waits, &awaited, &before, completed, are_rivals);
     let (beside, losers) = branches(pieces, waits, &awaited, &path, &before, completed);
     let woke = |here: &Vec<usize>, wait: &Wait| {
         here.iter().any(|&piece| pieces[piece].woken.is_some_and(|woken| woken.at <= wait.to))
@@ -93,7 +86,13 @@ fn awaited(pieces: &[&Piece], natures: &[Nature], waits: &[Wait]) -> Vec<Vec<usi
 }
 
 /// The piece that each one came after.
-fn before(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], awaited: &[Vec<usize>]) -> Vec<Option<usize>> {
+fn before(
+    pieces: &[&Piece],
+    natures: &[Nature],
+    waits: &[Wait],
+    awaited: &[Vec<usize>],
+    are_rivals: &mut Rivals<'_>,
+) -> Vec<Option<usize>> {
     let mut before = vec![None; pieces.len()];
     for i in 1..waits.len() {
         let (earlier, now) = (&awaited[i - 1], &awaited[i]);
@@ -108,7 +107,7 @@ fn before(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], awaited: &[Vec<
                     && (pieces[other].line == pieces[piece].line || natures[other].begins_anew)
             };
             let same = (0..earlier.len()).find(|&i| !taken[i] && !now.contains(&earlier[i]) && is_same(&earlier[i]));
-            let found = same.or_else(|| likeliest(pieces, earlier, now, &taken, piece));
+            let found = same.or_else(|| likeliest(pieces, earlier, now, &taken, piece, are_rivals));
             if let Some(found) = found {
                 taken[found] = true;
                 before[piece] = Some(earlier[found]);
@@ -119,17 +118,36 @@ fn before(pieces: &[&Piece], natures: &[Nature], waits: &[Wait], awaited: &[Vec<
 }
 
 /// Of the leaves of the wait before, the one whose wake brought `piece` about: of those that woke the one whose stack has
-/// most in common with it, then one that nothing else came after, then the first to wake.
-fn likeliest(pieces: &[&Piece], earlier: &[usize], now: &[usize], taken: &[bool], piece: usize) -> Option<usize> {
+/// most in common with it, then one that nothing else came after, then the one that was waited for.
+fn likeliest(
+    pieces: &[&Piece],
+    earlier: &[usize],
+    now: &[usize],
+    taken: &[bool],
+    piece: usize,
+    are_rivals: &mut Rivals<'_>,
+) -> Option<usize> {
     let has_ended = |other: usize| !now.contains(&other);
-    let rank = |&candidate: &usize| {
+    let rank = |candidate: usize| {
         let other = earlier[candidate];
-        let woken = pieces[other].woken.filter(|_| has_ended(other));
-        let first = std::cmp::Reverse(woken.map(|woken| woken.at));
-        (woken.is_some(), has_ended(other), common(pieces[other], pieces[piece]), !taken[candidate], first)
+        let has_woken = pieces[other].woken.is_some() && has_ended(other);
+        (has_woken, has_ended(other), common(pieces[other], pieces[piece]), !taken[candidate])
     };
-    // Of equals the first: `max_by_key` would take the last.
-    (0..earlier.len()).rev().max_by_key(rank)
+    let best = (0..earlier.len()).map(rank).max()?;
+    let candidates: Vec<usize> = (0..earlier.len()).filter(|&candidate| rank(candidate) == best).collect();
+    let woken: Vec<usize> = candidates.iter().map(|&candidate| earlier[candidate]).collect();
+    let found = waited_for(pieces, &woken, are_rivals).unwrap_or(woken[0]);
+    candidates.into_iter().find(|&candidate| earlier[candidate] == found)
+}
+
+/// Of several leaves that woke in one wait, the one that what came after had to wait for: of rivals the first, of others the
+/// last.
+fn waited_for(pieces: &[&Piece], leaves: &[usize], are_rivals: &mut Rivals<'_>) -> Option<usize> {
+    let mut woken: Vec<(u64, usize)> =
+        leaves.iter().filter_map(|&piece| Some((pieces[piece].woken?.at, piece))).collect();
+    woken.sort_unstable();
+    let last = |first: usize, next: usize| if are_rivals(pieces[first], pieces[next]) { first } else { next };
+    woken.into_iter().map(|(_, piece)| piece).reduce(last)
 }
 
 /// How many calls the stacks of two leaves share, from the root.
@@ -140,11 +158,12 @@ pub(super) fn common(one: &Piece, other: &Piece) -> usize {
 
 fn path(
     pieces: &[&Piece],
+    natures: &[Nature],
     waits: &[Wait],
     awaited: &[Vec<usize>],
     before: &[Option<usize>],
     completed: bool,
-    has_won: &mut dyn FnMut(usize, usize, &[usize]) -> bool,
+    are_rivals: &mut Rivals<'_>,
 ) -> Vec<Vec<usize>> {
     let mut path = vec![Vec::new(); waits.len()];
     let mut current: Vec<usize> = Vec::new();
@@ -163,13 +182,21 @@ fn path(
             && awaited[i + 1].contains(&piece)
             && let Some(winner) = first_woken(pieces, &awaited[i])
             && winner != piece
-            && has_won(winner, piece, &awaited[i + 1])
+            && are_rivals(pieces[winner], pieces[piece])
         {
-            here = vec![winner];
+            // If its arm went on, it has not won yet.
+            let goes_on = |&next: &usize| {
+                before[next] == Some(winner)
+                    && natures[next].place != natures[winner].place
+                    && common(pieces[next], pieces[winner]) > common(pieces[piece], pieces[winner])
+            };
+            if !awaited[i + 1].iter().any(goes_on) {
+                here = vec![winner];
+            }
         }
         if here.is_empty() {
-            let first = first_woken(pieces, &awaited[i]).filter(|_| !is_last || completed);
-            here = first.map_or_else(|| awaited[i].clone(), |piece| vec![piece]);
+            let woken = if is_last && !completed { None } else { waited_for(pieces, &awaited[i], are_rivals) };
+            here = woken.map_or_else(|| awaited[i].clone(), |piece| vec![piece]);
         }
         if !here.is_empty() {
             current.clone_from(&here);

@@ -377,3 +377,15 @@ fn an_arm_of_a_select_that_goes_on_has_not_won_yet() {
         divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 10, 30]), true, &mut |_, _| true);
     assert_eq!((division.path, division.beside), (vec![vec![1]; 2], vec![vec![0, 2]]));
 }
+
+#[test]
+fn of_leaves_that_woke_together_a_join_waits_for_the_last_and_a_select_for_the_first() {
+    let late =
+        |line, at, stack: &[u64]| Piece { woken: Some(Woken { at, by: None }), ..piece(line, 0, 30, stack, true) };
+    let pieces = [late(1, 20, &[1, 2]), late(2, 10, &[1, 3]), piece(3, 30, 40, &[4], true)];
+    let natures = natures(&pieces.each_ref());
+    for waits in [&waits([0, 30, 40])[..], &waits([0, 30])] {
+        let division = |are_rivals| divide(&pieces.each_ref(), &natures, waits, true, &mut |_, _| are_rivals);
+        assert_eq!((&division(false).path[0], &division(true).path[0]), (&vec![0], &vec![1]));
+    }
+}
