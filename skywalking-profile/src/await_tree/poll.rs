@@ -57,7 +57,7 @@ pub(crate) fn poll<R>(
 /// The strand whose poll on this thread, the innermost, has lent `waker`.
 pub(crate) fn lender(waker: &Waker) -> Option<StrandId> {
     let poll = CURRENT.get().cast::<PollLeaves<'_>>();
-    // SAFETY: `CURRENT` is a poll that goes on in a frame above this one, or null.
+    // SAFETY: `CURRENT` is a poll that has not ended, or null.
     let poll = unsafe { poll.as_ref() }?;
     poll.has_lent(waker).then_some(poll.strand.id)
 }
@@ -65,7 +65,7 @@ pub(crate) fn lender(waker: &Waker) -> Option<StrandId> {
 /// A token has been dropped by its leaf before it was woken.
 pub(super) fn let_go(token: &LeafToken) {
     let poll = CURRENT.try_with(Cell::get).unwrap_or(ptr::null()).cast::<PollLeaves<'_>>();
-    // SAFETY: `CURRENT` is a poll that goes on in a frame above this one, or null.
+    // SAFETY: `CURRENT` is a poll that has not ended, or null.
     if let Some(poll) = unsafe { poll.as_ref() }
         && token.is_of(poll.strand)
     {
@@ -163,17 +163,34 @@ impl Lent for PollLeaves<'_> {
 
 /// Restores the outer poll, also when the poll panics.
 struct Current {
+    poll: *const (),
     outer: *const (),
 }
 
 impl Current {
     fn enter(poll: *const ()) -> Self {
-        Self { outer: CURRENT.replace(poll) }
+        Self { poll, outer: CURRENT.replace(poll) }
     }
 }
 
 impl Drop for Current {
     fn drop(&mut self) {
-        CURRENT.set(self.outer);
+        // Polls on fibers, stacks that a thread switches between, need not end in the reverse order of their beginnings, nor
+        // on one thread: then the outer one may be long gone, and what goes on is not known.
+        CURRENT.set(if CURRENT.get() == self.poll { self.outer } else { ptr::null() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_that_ends_after_the_one_around_it_does_not_bring_that_back() {
+        let (outer, inner) = (Current::enter(ptr::from_ref(&1_u8).cast()), Current::enter(ptr::from_ref(&2_u8).cast()));
+        drop(outer);
+        assert!(CURRENT.get().is_null());
+        drop(inner);
+        assert!(CURRENT.get().is_null());
     }
 }
