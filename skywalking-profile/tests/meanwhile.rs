@@ -47,8 +47,15 @@ fn what_the_request_does_not_wait_for_is_unfinished() {
     let (tree, _) = profile_with(lanes(5), forgotten_task, on_one_thread);
     let span = tree.profile_span("watch");
     assert!(!span.is_finished() && !span.is_cancelled(), "in\n{tree}");
+    tree.span("watch").has_shape(&["GET:/", "  meanwhile::watch", "    tokio::time::sleep::Sleep"]);
     assert!(tree.profile_span("card").is_finished(), "in\n{tree}");
     assert_eq!(span.start() + span.duration(), tree.duration(), "in\n{tree}");
+}
+
+#[test]
+fn a_wait_that_ends_by_itself_is_not_laid_to_a_task_that_ended_before() {
+    let (tree, _) = profile_with(lanes(5), task_that_is_awaited_late, on_one_thread);
+    tree.has_shape(&["GET:/", "  meanwhile::task_that_is_awaited_late", "    tokio::time::sleep::Sleep"]);
 }
 
 #[test]
@@ -91,6 +98,12 @@ async fn forgotten_task() {
     drop(spawn(watch()));
     let card = spawn(card(Instant::now()));
     card.await.expect("card");
+}
+
+async fn task_that_is_awaited_late() {
+    let stock = spawn(stock(Instant::now()));
+    sleep(ms(40)).await;
+    stock.await.expect("stock");
 }
 
 async fn aborted_task() -> Duration {

@@ -181,7 +181,11 @@ impl Track {
 
     /// What goes on is shown until `to`.
     pub(super) fn cut(&mut self, to: u64, stacks: &mut Stacks, losses: &Losses) {
-        self.take_open_wait(to, stacks);
+        // Also one that began too late, so that its images are freed.
+        if let Some(wait) = self.slot.take().filter(|wait| wait.from < to) {
+            self.end_taken_wait(wait.from, wait.from, losses);
+            self.take(*wait, stacks);
+        }
         let woken = self.strand.first_wake.at();
         self.end_taken_wait(woken.unwrap_or(to), to, losses);
         self.end_open_poll(to);

@@ -5,15 +5,15 @@
 //! - A leaf token of the strand is passing on its wake at this moment: a collection (`FuturesUnordered`, `JoinSet`) lends
 //!   its futures wakers of its own, and wakes whoever polls the collection.
 //! - The strand is being polled: it sends to a channel, or lets go of a lock.
-//! - The strand has ended, and nothing of a followed request has run on the thread since: its executor hands its output to
-//!   the `JoinHandle`. That is laid to it once only, for what comes after is somebody else's. And if nobody awaits the output,
+//! - The strand has ended, and nothing of a followed request has begun to run on the thread since: its executor hands its
+//!   output to the `JoinHandle`. That is laid to it once only, for what comes after is somebody else's. And if nobody awaits the output,
 //!   the next wake is somebody else's, too: whether the leaf is one that waits for an end, its stack tells.
 
 use std::cell::Cell;
 
 use super::strand::StrandId;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Marks {
     passes_on: Option<StrandId>,
     runs: Option<StrandId>,
@@ -47,40 +47,30 @@ impl Cause {
 /// Restores the marks as they were.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    restored: Option<StrandId>,
-    mark: Mark,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Mark {
-    PassesOn,
-    Runs,
+    before: Marks,
+    /// What ended meanwhile was told to whoever polls it here: a collection.
+    forgets_end: bool,
 }
 
 impl Origin {
     /// From here on `strand` runs on this thread.
     pub(crate) fn run(strand: StrandId) -> Self {
-        let restored = change(|marks| {
-            marks.has_ended = None;
-            marks.runs.replace(strand)
-        });
-        Self { restored, mark: Mark::Runs }
+        let running = Marks { passes_on: None, runs: Some(strand), has_ended: None };
+        Self { before: MARKS.replace(running), forgets_end: true }
     }
 
     /// From here on a token of `strand` passes on its wake.
     pub(super) fn pass_on(strand: StrandId) -> Self {
-        Self { restored: change(|marks| marks.passes_on.replace(strand)), mark: Mark::PassesOn }
+        let before = MARKS.get();
+        MARKS.set(Marks { passes_on: Some(strand), ..before });
+        Self { before, forgets_end: false }
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        let restored = self.restored;
-        change(|marks| match self.mark {
-            Mark::PassesOn => marks.passes_on = restored,
-            // What ended within was told to whoever polls it here: a collection.
-            Mark::Runs => (marks.runs, marks.has_ended) = (restored, None),
-        });
+        let has_ended = MARKS.get().has_ended.filter(|_| !self.forgets_end);
+        MARKS.set(Marks { has_ended, ..self.before });
     }
 }
 
@@ -91,26 +81,19 @@ pub(crate) fn is_running() -> bool {
 
 /// The strand has ended on this thread.
 pub(crate) fn has_ended(strand: StrandId) {
-    change(|marks| marks.has_ended = Some(strand));
+    MARKS.set(Marks { has_ended: Some(strand), ..MARKS.get() });
 }
 
 /// What a wake of `woken` on this thread is to be laid to, if it is another strand of the same request.
 pub(super) fn of_wake(woken: StrandId) -> Option<Cause> {
     let is_other = |strand: &StrandId| strand.request == woken.request && strand.number != woken.number;
-    change(|marks| {
-        if let Some(strand) = marks.passes_on.or(marks.runs) {
-            return is_other(&strand).then_some(Cause { strand: strand.number, has_ended: false });
-        }
-        let ended = marks.has_ended.take_if(|strand| is_other(strand))?;
-        Some(Cause { strand: ended.number, has_ended: true })
-    })
-}
-
-fn change<R>(change: impl FnOnce(&mut Marks) -> R) -> R {
     let mut marks = MARKS.get();
-    let result = change(&mut marks);
+    if let Some(strand) = marks.passes_on.or(marks.runs).filter(is_other) {
+        return Some(Cause { strand: strand.number, has_ended: false });
+    }
+    let ended = marks.has_ended.take_if(|strand| is_other(strand))?;
     MARKS.set(marks);
-    result
+    Some(Cause { strand: ended.number, has_ended: true })
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Child {
     /// `name` is that of the function, `first` what it waits for until it first runs.
     pub(crate) fn begin(name: &'static str, first: Pause) -> Option<Box<Self>> {
         let Running { lineage, strand: parent } = Running::current().filter(|running| !running.lineage.is_over())?;
-        let room = (lineage.admit_child() && stack::has_room()).then(|| lineage.events().place()).flatten();
+        let room = (lineage.admit_child() && stack::has_room()).then(|| lineage.events().child_place()).flatten();
         let Some(place) = room else {
             lineage.refuse_child();
             return None;
@@ -56,7 +56,7 @@ impl Child {
     /// Polls the future by `poll`.
     pub(crate) fn poll<R>(&mut self, waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
         if self.polls.lineage.is_over() {
-            self.polls.forget_wait();
+            self.forget_wait();
             return poll(&mut Context::from_waker(waker));
         }
         let polled = self.polls.poll(waker, poll);
@@ -72,6 +72,14 @@ impl Child {
             let at = clock::now();
             self.polls.end_wait(at);
             self.left_at = Some(at);
+        }
+    }
+
+    /// Nothing is followed any more. What it waited for when its request ended is still to be shown, and the agent's to take;
+    /// after the task's end nobody does.
+    fn forget_wait(&self) {
+        if self.polls.lineage.task_has_ended() {
+            self.polls.forget_wait();
         }
     }
 
@@ -91,7 +99,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.polls.lineage.is_over() {
-            return self.polls.forget_wait();
+            return self.forget_wait();
         }
         let at = self.left_at.unwrap_or_else(clock::now);
         if matches!(self.left, Left::Dropped) && self.left_at.is_none() {

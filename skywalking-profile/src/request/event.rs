@@ -136,6 +136,7 @@ pub(crate) struct Events {
     sender: SyncSender<Event>,
     worth_a_look: Arc<Notify>,
     places: Places,
+    child_places: Places,
     sampling: Arc<Sampling>,
 }
 
@@ -149,8 +150,13 @@ pub(crate) struct EventQueue {
 pub(crate) fn events() -> (Events, EventQueue) {
     let (sender, receiver) = sync_channel(QUEUED);
     let worth_a_look = Arc::<Notify>::default();
-    let events =
-        Events { sender, worth_a_look: Arc::clone(&worth_a_look), places: Places::default(), sampling: Arc::default() };
+    let events = Events {
+        sender,
+        worth_a_look: Arc::clone(&worth_a_look),
+        places: Places::default(),
+        child_places: Places::default(),
+        sampling: Arc::default(),
+    };
     (events, EventQueue { receiver, worth_a_look })
 }
 
@@ -170,6 +176,11 @@ impl Events {
     /// A place for one more request to be followed.
     pub(crate) fn place(&self) -> Option<Place> {
         self.places.take()
+    }
+
+    /// A place for one more strand beside the requests' own: there are as many of each.
+    pub(super) fn child_place(&self) -> Option<Place> {
+        self.child_places.take()
     }
 
     pub(crate) fn sampling(&self) -> &Arc<Sampling> {

@@ -19,7 +19,8 @@ pub(crate) fn begins_anew(frame: &Frame) -> bool {
 
 /// Of a leaf that waits for what is not polled through it: a task of its own, or futures that have wakers of their own.
 pub(crate) fn hides(frame: &Frame) -> bool {
-    const HIDING: [&str; 7] = [
+    const HIDING: [&str; 8] = [
+        "async_task::",
         "futures_buffered::",
         "futures_concurrency::",
         "futures_util::future::future::shared::",
