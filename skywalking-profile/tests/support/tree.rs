@@ -199,6 +199,17 @@ impl Tree {
         }
     }
 
+    /// What the request did meanwhile, each with its tree.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&ProfileSpan, Self)> {
+        let tree = |span: &ProfileSpan| Self { whole: self.whole.clone(), root: span.root().clone() };
+        self.whole.spans().iter().map(move |span| (span, tree(span)))
+    }
+
+    /// Depths, functions and durations, parents before their children.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str, Duration)> {
+        self.nodes().map(|(depth, node)| (depth, function(node), node.duration()))
+    }
+
     #[track_caller]
     pub(crate) fn is_finished(&self) {
         assert!(self.whole.is_finished(), "unfinished:\n{self}");
