@@ -1,4 +1,5 @@
-//! Leaves that are awaited at once: each is shown until it wakes the request, whatever polls them together.
+//! Leaves that are awaited at once, whatever polls them together: what the request waited for in the end is in its main
+//! tree, the rest in spans of their own.
 
 mod support;
 
@@ -12,17 +13,17 @@ use std::time::{Duration, Instant};
 use futures_util::future::{self, Either, join_all, select_all, select_ok, try_join_all};
 use futures_util::stream::{self, StreamExt};
 use futures_util::{FutureExt, select_biased};
-use support::{FOREVER, Stopwatches, ms, on_one_thread, on_workers, profile_undisturbed, stopwatches};
+use support::{FOREVER, Stopwatches, Tree, ms, on_one_thread, on_workers, profile_undisturbed, stopwatches};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 #[test]
-fn arms_of_a_join_are_shown_in_turn() {
-    shows_in_turn(futures_join, "concurrent_leaves::second");
-    shows_in_turn(futures_try_join, "concurrent_leaves::second");
-    shows_in_turn(tokio_try_join, "concurrent_leaves::second");
-    shows_in_turn(boxed_join, "concurrent_leaves::second");
-    shows_in_turn(generic_join, "concurrent_leaves::second");
+fn the_last_arm_of_a_join_is_what_was_waited_for() {
+    shows_beside(futures_join, "concurrent_leaves::second");
+    shows_beside(futures_try_join, "concurrent_leaves::second");
+    shows_beside(tokio_try_join, "concurrent_leaves::second");
+    shows_beside(boxed_join, "concurrent_leaves::second");
+    shows_beside(generic_join, "concurrent_leaves::second");
 }
 
 async fn futures_join(watches: Stopwatches) {
@@ -54,7 +55,7 @@ async fn awaited<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn arms_of_a_select_are_shown_in_turn() {
+fn each_round_of_a_select_belongs_to_its_winner() {
     shows_in_turn(futures_select, "concurrent_leaves::second");
     shows_in_turn(futures_select_biased, "concurrent_leaves::second");
     shows_in_turn(tokio_select, "concurrent_leaves::second");
@@ -106,11 +107,11 @@ async fn selected_of_results(watches: Stopwatches) {
 }
 
 #[test]
-fn elements_of_what_polls_many_are_shown_in_turn() {
-    shows_in_turn(all_joined, "concurrent_leaves::second");
-    shows_in_turn(polled_in_a_loop, "concurrent_leaves::second");
-    shows_in_turn(polled_by_an_iterator, "concurrent_leaves::second");
-    shows_in_turn(zipped_by_hand, "concurrent_leaves::second");
+fn the_last_element_of_what_polls_many_is_what_was_waited_for() {
+    shows_beside(all_joined, "concurrent_leaves::second");
+    shows_beside(polled_in_a_loop, "concurrent_leaves::second");
+    shows_beside(polled_by_an_iterator, "concurrent_leaves::second");
+    shows_beside(zipped_by_hand, "concurrent_leaves::second");
 }
 
 async fn all_joined(watches: Stopwatches) {
@@ -147,9 +148,9 @@ async fn zipped_by_hand(watches: Stopwatches) {
 }
 
 #[test]
-fn two_streams_that_are_polled_together_are_shown_in_turn() {
+fn two_streams_that_are_polled_together_are_as_arms() {
     shows_in_turn(selected_streams, "concurrent_leaves::second");
-    shows_in_turn(zipped_streams, "concurrent_leaves::second");
+    shows_beside(zipped_streams, "concurrent_leaves::second");
 }
 
 async fn selected_streams(watches: Stopwatches) {
@@ -163,14 +164,14 @@ async fn zipped_streams(watches: Stopwatches) {
 }
 
 #[test]
-fn one_function_at_two_places_is_shown_at_both() {
-    shows_in_turn(joined_waits, "tokio::time::timeout::Timeout");
-    shows_in_turn(joined_blocks, "tokio::time::timeout::Timeout");
-    shows_in_turn(joined_joins, "tokio::time::timeout::Timeout");
-    shows_in_turn(zipped_waits, "tokio::time::timeout::Timeout");
-    shows_in_turn(all_joined_waits, "tokio::time::timeout::Timeout");
-    shows_in_turn(all_tried_waits, "tokio::time::timeout::Timeout");
-    shows_in_turn(joined_inlined, "tokio::sync::notify::Notified");
+fn one_function_at_two_places_is_two_arms() {
+    shows_beside(joined_waits, "tokio::time::timeout::Timeout");
+    shows_beside(joined_blocks, "tokio::time::timeout::Timeout");
+    shows_beside(joined_joins, "tokio::time::timeout::Timeout");
+    shows_beside(zipped_waits, "tokio::time::timeout::Timeout");
+    shows_beside(all_joined_waits, "tokio::time::timeout::Timeout");
+    shows_beside(all_tried_waits, "tokio::time::timeout::Timeout");
+    shows_beside(joined_inlined, "tokio::sync::notify::Notified");
 }
 
 async fn joined_waits(watches: Stopwatches) {
@@ -225,9 +226,9 @@ async fn answered_or_notified(answer: Option<oneshot::Receiver<()>>, notify: &No
 }
 
 #[test]
-fn elements_of_one_function_at_different_places_are_shown_in_turn() {
-    shows_in_turn(fetched, "concurrent_leaves::cache");
-    shows_in_turn(boxed_fetched, "concurrent_leaves::cache");
+fn elements_of_one_function_at_different_places_are_told_apart() {
+    shows_beside(fetched, "concurrent_leaves::cache");
+    shows_beside(boxed_fetched, "concurrent_leaves::cache");
 }
 
 /// One is in the database while the other still waits for the cache, and the last to go on.
@@ -261,20 +262,58 @@ fn shows_in_turn<F>(handler: impl Fn(Stopwatches) -> F + Copy + Send + 'static, 
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    for (tree, whole, (name, took)) in profiled(handler) {
+        tree.lasted(whole);
+        tree.took(name, took);
+        tree.took(rest, whole - took);
+    }
+}
+
+/// `last` is a node of the whole, and what the program measures, which wakes first, is one of a span.
+#[track_caller]
+fn shows_beside<F>(handler: impl Fn(Stopwatches) -> F + Copy + Send + 'static, last: &str)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for (tree, whole, (name, took)) in profiled(handler) {
+        tree.lasted(whole);
+        tree.took(last, whole);
+        tree.has_no(name);
+        tree.span_with(name).took(name, took);
+    }
+}
+
+/// The trees, how long each request took, and what the program measured of it; again if the machine was so slow that
+/// something else may have woken first.
+#[track_caller]
+fn profiled<F>(
+    handler: impl Fn(Stopwatches) -> F + Copy + Send + 'static,
+) -> Vec<(Tree, Duration, (&'static str, Duration))>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    const ATTEMPTS: usize = 10;
+    /// The last to wake may be later by this, and not sooner after the first.
+    const SLACK: Duration = Duration::from_millis(15);
+    const LEAST: Duration = Duration::from_millis(25);
     let (watches, measured) = stopwatches();
     let timed = move || {
         let start = Instant::now();
         handler(watches.clone()).map(move |()| start.elapsed())
     };
-    let profiled = profile_undisturbed(timed, [on_workers, on_one_thread]);
-    let measured: Vec<_> = measured.try_iter().collect();
-    // Those of requests that were disturbed come before.
-    assert!(measured.len() >= profiled.len(), "one of each request, but see {measured:?}");
-    for ((tree, whole), (name, took)) in profiled.into_iter().rev().zip(measured.into_iter().rev()) {
-        tree.lasted(whole);
-        tree.took(name, took);
-        tree.took(rest, whole - took);
-    }
+    let attempt = |_| {
+        let profiled = profile_undisturbed(timed.clone(), [on_workers, on_one_thread]);
+        let measured: Vec<_> = measured.try_iter().collect();
+        // Those of requests that were disturbed come before.
+        assert!(measured.len() >= profiled.len(), "one of each request, but see {measured:?}");
+        let measured = measured.into_iter().rev();
+        profiled.into_iter().rev().zip(measured).map(|((tree, whole), measured)| (tree, whole, measured)).collect()
+    };
+    let is_swift = |(tree, whole, (_, took)): &(Tree, Duration, (_, Duration))| {
+        *whole < SECOND + SLACK && *took + LEAST < *whole && tree.spans().all(|(_, tree)| !tree.waited_for_a_worker())
+    };
+    let mut attempts = (0..ATTEMPTS).map(attempt);
+    attempts.find(|profiled: &Vec<_>| profiled.iter().all(is_swift)).expect("a machine with time for a request")
 }
 
 const FIRST: Duration = Duration::from_millis(20);

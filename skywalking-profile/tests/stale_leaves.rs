@@ -478,13 +478,13 @@ async fn work_after_the_first() -> Times {
 }
 
 #[test]
-fn of_a_join_the_arm_that_wakes_next_is_shown() {
+fn of_a_join_the_arm_that_ends_last_is_shown() {
     for joined in [|| joined().boxed(), || joined_the_other_way_round().boxed()] {
         for (tree, times) in profile_each(joined, [on_workers, on_one_thread]) {
             let [(_, whole), (_, first), _] = times[..] else { panic!("{times:?}") };
             tree.lasted(whole);
-            tree.took("stale_leaves::sleep_briefly", first);
-            tree.took("stale_leaves::sleep_for", whole - first);
+            tree.took("stale_leaves::sleep_for", whole);
+            tree.span_took("sleep_briefly", first);
         }
     }
 }
@@ -510,20 +510,17 @@ fn a_join_after_a_read_that_lost_is_shown_as_ever() {
             "    stale_leaves::read_or_give_up",
             "      tokio::time::sleep::Sleep",
             "    stale_leaves::joined",
-            "      stale_leaves::sleep_briefly",
-            "        tokio::time::sleep::Sleep",
             "      stale_leaves::sleep_for",
             "        tokio::time::sleep::Sleep",
         ]);
-        let (sleeps, others) = times.split_at(2);
+        let (briefly, others) = times.split_at(1);
         tree.agrees_with(&others.to_vec());
-        let (briefly, whole) = (sleeps[0].1, others[1].1);
-        tree.took("stale_leaves::sleep_briefly", briefly);
-        tree.took("stale_leaves::sleep_for", whole - briefly);
+        tree.has_spans(&["sleep_briefly"]);
+        tree.span("sleep_briefly").agrees_with(&briefly.to_vec());
     }
 }
 
-/// The sleeps first.
+/// The brief sleep first.
 async fn join_after_a_read() -> Times {
     let (mut stream, _peer) = connected();
     let given_up = read_or_give_up(&mut stream).await;
@@ -532,7 +529,7 @@ async fn join_after_a_read() -> Times {
 }
 
 #[test]
-fn identical_arms_of_a_join_are_one_node() {
+fn of_identical_arms_of_a_join_the_last_is_shown() {
     shows(all_joined, &["stale_leaves::sleep_for", "  tokio::time::sleep::Sleep"]);
 }
 
@@ -548,18 +545,22 @@ fn within_an_arm_of_a_join_a_read_that_lost_is_not_shown() {
         tree.has_shape(&[
             "GET:/",
             "  stale_leaves::work_in_an_arm",
+            "    stale_leaves::sleep_for",
+            "      tokio::time::sleep::Sleep",
+        ]);
+        tree.took("stale_leaves::sleep_for", times[0].1);
+        tree.has_spans(&["read_then_work"]);
+        let arm = tree.span("read_then_work");
+        arm.has_shape(&[
+            "GET:/",
+            "  stale_leaves::work_in_an_arm",
             "    stale_leaves::read_then_work",
             "      stale_leaves::read_or_give_up",
             "        tokio::time::sleep::Sleep",
             "      stale_leaves::work",
             "        tokio::time::sleep::Sleep",
-            "    stale_leaves::sleep_for",
-            "      tokio::time::sleep::Sleep",
         ]);
-        // The other arm is shown once this one is done.
-        let rest = times[0].1 - times[1].1;
-        tree.agrees_with(&times);
-        tree.took("stale_leaves::sleep_for", rest);
+        arm.agrees_with(&times[1..].to_vec());
     }
 }
 
@@ -580,10 +581,12 @@ async fn read_then_work(stream: &mut TcpStream) -> Times {
 fn within_an_arm_of_a_join_data_for_a_read_that_lost_does_not_show_the_read() {
     for handler in [|| interrupted_work_in_an_arm().boxed(), || boxed_work_in_an_arm().boxed()] {
         for (tree, times) in profile_each(handler, [on_workers, on_one_thread]) {
-            tree.agrees_with(&times);
-            tree.has_no("tokio::io::util::read_int::ReadU8");
-            // Until the interruption neither arm woke; which of them is shown does not matter here.
-            tree.took_together(&["stale_leaves::interrupted_work", "stale_leaves::sleep_for"], times[0].1 - times[1].1);
+            tree.took("stale_leaves::sleep_for", times[0].1);
+            let arm = tree.span_with("stale_leaves::interrupted_work");
+            arm.agrees_with(&times[1..].to_vec());
+            for tree in [tree, arm] {
+                tree.has_no("tokio::io::util::read_int::ReadU8");
+            }
         }
     }
 }
