@@ -70,13 +70,13 @@ impl<'a> Request<'a, '_> {
     /// Whether a timeout that elapsed ended the branch.
     fn is_cut_off(&mut self, strand: &Strand<'_>, branch: &[usize]) -> bool {
         let Some(pending) = branch.last().map(|&last| strand.pieces[last]) else { return false };
-        let &[winner] = strand.path_at(pending.to) else { return false };
-        let elapsed = strand.pieces[winner];
-        let (Some(elapsed), Some(cut_off)) = (elapsed.addresses.as_ref(), &pending.addresses) else { return false };
-        self.stacks.is_timeout(elapsed) && {
-            let (timeout, cut_off) = (self.stacks.awaited(elapsed), self.stacks.awaited(cut_off));
-            timeout.split_last().is_some_and(|(_, above)| cut_off.starts_with(above))
-        }
+        let Some(cut_off) = &pending.addresses else { return false };
+        let cut_off = self.stacks.awaited(cut_off);
+        let mut timeouts = strand.elapsed_at(pending.to).filter_map(|elapsed| elapsed.addresses.as_ref());
+        timeouts.any(|timeout| {
+            let timeout = self.stacks.awaited(timeout);
+            timeout != cut_off && timeout.split_last().is_some_and(|(_, above)| cut_off.starts_with(above))
+        })
     }
 
     /// That of the first function which is the branch's alone.
@@ -85,12 +85,15 @@ impl<'a> Request<'a, '_> {
         let Some(addresses) = &strand.pieces[first].addresses else { return UNNAMED.to_owned() };
         let own = self.stacks.awaited(addresses);
         let on_path = strand.path_after(strand.pieces[first].from).iter().filter(|piece| **piece != first);
-        let shared = on_path.filter_map(|&piece| strand.pieces[piece].addresses.as_ref()).map(|other| {
-            let other = self.stacks.awaited(other);
-            own.iter().zip(&*other).take_while(|(own, other)| own == other).count()
+        let on_path = on_path.filter_map(|&piece| strand.pieces[piece].addresses.as_ref());
+        let shared = on_path.map(|other| {
+            let named = self.stacks.awaited(other);
+            match own.iter().zip(&*named).position(|(own, other)| own != other) {
+                Some(shared) => shared,
+                None => self.stacks.parts_from(addresses, other),
+            }
         });
-        let shared = shared.max().unwrap_or(0);
-        let place = if shared < own.len() { shared } else { self.stacks.first_of_many(addresses) };
+        let place = shared.max().unwrap_or(0);
         own.get(place).or(own.last()).map_or(UNNAMED, |signature| path(signature)).to_owned()
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Nature {
     pub(super) is_awaited: bool,
     /// Equal for leaves that are awaited at one place: a compiler may make several calls of one await.
     pub(super) place: usize,
+    /// It is the timer of a timeout: what that is for is awaited as long as it does not elapse.
+    pub(super) is_timer: bool,
     /// Polled again, it drops its token before it registers anew: its line ends, though it does not.
     pub(super) begins_anew: bool,
 }
@@ -59,7 +61,7 @@ pub(super) fn divide(
     let awaited = awaited(pieces, natures, waits);
     let before = before(pieces, natures, waits, &awaited, are_rivals);
     let path = path(pieces, natures, waits, &awaited, &before, completed, are_rivals);
-    let (beside, losers) = branches(pieces, waits, &awaited, &path, &before, completed);
+    let (beside, losers) = branches(pieces, natures, waits, &awaited, &path, &before, completed);
     let woke = |here: &Vec<usize>, wait: &Wait| {
         here.iter().any(|&piece| pieces[piece].woken.is_some_and(|woken| woken.at <= wait.to))
     };
@@ -177,18 +179,20 @@ fn path(
         let mut here: Vec<usize> = current.iter().filter_map(earlier).collect();
         here.sort_unstable();
         here.dedup();
+        let woke_here = |piece: usize| pieces[piece].woken.is_some_and(|woken| woken.at <= waits[i].to);
         if let [piece] = here[..]
             && !is_last
-            && awaited[i + 1].contains(&piece)
+            && !woke_here(piece)
             && let Some(winner) = first_woken(pieces, &awaited[i])
             && winner != piece
+            && woke_here(winner)
             && are_rivals(pieces[winner], pieces[piece])
         {
             // If its arm went on, it has not won yet.
             let goes_on = |&next: &usize| {
-                before[next] == Some(winner)
-                    && natures[next].place != natures[winner].place
-                    && common(pieces[next], pieces[winner]) > common(pieces[piece], pieces[winner])
+                let is_elsewhere = before[next] == Some(winner) && natures[next].place != natures[winner].place;
+                common(pieces[next], pieces[winner]) > common(pieces[piece], pieces[winner])
+                    && (is_elsewhere || awaited[i].contains(&next))
             };
             if !awaited[i + 1].iter().any(goes_on) {
                 here = vec![winner];
@@ -196,7 +200,7 @@ fn path(
         }
         if here.is_empty() {
             let woken = if is_last && !completed { None } else { waited_for(pieces, &awaited[i], are_rivals) };
-            here = woken.map_or_else(|| awaited[i].clone(), |piece| vec![piece]);
+            here = woken.map_or_else(|| pending(natures, &awaited[i]), |piece| vec![piece]);
         }
         if !here.is_empty() {
             current.clone_from(&here);
@@ -204,6 +208,12 @@ fn path(
         path[i] = here;
     }
     path
+}
+
+/// Of leaves none of which has woken, those that may be waited for.
+fn pending(natures: &[Nature], awaited: &[usize]) -> Vec<usize> {
+    let others: Vec<usize> = awaited.iter().copied().filter(|&piece| !natures[piece].is_timer).collect();
+    if others.is_empty() { awaited.to_vec() } else { others }
 }
 
 /// Of the leaves of a wait, the one that woke the strand first.
@@ -218,6 +228,7 @@ fn first_woken(pieces: &[&Piece], awaited: &[usize]) -> Option<usize> {
 /// What came after what, without what is on the path: branches that are shown, and those that lost.
 fn branches(
     pieces: &[&Piece],
+    natures: &[Nature],
     waits: &[Wait],
     awaited: &[Vec<usize>],
     path: &[Vec<usize>],
@@ -242,7 +253,7 @@ fn branches(
         branch_of[piece] = Some(branch);
     }
     let end = waits.last().map(|wait| wait.to);
-    let is_pending = |piece: usize| !completed && Some(pieces[piece].to) == end;
+    let is_pending = |piece: usize| !completed && Some(pieces[piece].to) == end && !natures[piece].is_timer;
     branches
         .into_iter()
         .partition(|branch| branch.iter().any(|&piece| pieces[piece].woken.is_some() || is_pending(piece)))

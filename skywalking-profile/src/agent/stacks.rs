@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::lines::Branch;
 use crate::stack::{
     Annotations, Capture, Frame, Frames, Image, Leaf, Shown, Symbolizer, Unwinder, are_rivals, is_stale, nature,
-    polls_many, signatures,
+    own_signatures, polls_many, signatures,
 };
 
 /// Unwinds and symbolizes. Its tables are made when a task begins and freed when the last one ends.
@@ -143,11 +143,17 @@ impl Stacks {
         named
     }
 
-    /// Of a stack's signatures, the index of the first below what polls many futures of one kind; below all, if nothing does.
-    pub(super) fn first_of_many(&mut self, addresses: &Addresses) -> usize {
-        let frames: Vec<_> = self.symbolize(addresses).iter().flat_map(|frames| frames.iter().cloned()).collect();
-        let Some(many) = frames.iter().rposition(polls_many) else { return usize::MAX };
-        signatures(&frames[..=many], self.shown, Leaf::Awaited).len()
+    /// Of a stack's signatures, the index of the first that is not another stack's: where their calls part or, if all of them
+    /// are the same, below what polls many futures of one kind.
+    pub(super) fn parts_from(&mut self, addresses: &Addresses, other: &Addresses) -> usize {
+        let parts = addresses.iter().zip(&**other).position(|(own, other)| own != other);
+        let frames = self.symbolize(&addresses[..parts.unwrap_or(addresses.len())]);
+        let frames: Vec<_> = frames.iter().flat_map(|frames| frames.iter().cloned()).collect();
+        let shared = match parts {
+            Some(_) => &frames[..],
+            None => frames.iter().rposition(polls_many).map_or(&frames[..], |many| &frames[..=many]),
+        };
+        own_signatures(shared, self.shown)
     }
 
     fn symbolize(&mut self, addresses: &[u64]) -> Vec<Arc<[Frame]>> {

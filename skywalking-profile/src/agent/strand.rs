@@ -17,6 +17,8 @@ pub(super) struct Strand<'a> {
     pub(super) division: Division,
     /// From when to when each wait lasted.
     spans: Vec<(u64, u64)>,
+    /// Timers of timeouts that elapsed, by when their waits ended.
+    elapsed: HashMap<u64, Vec<usize>>,
     /// Of each stretch: the number of the wait that it is.
     waits: Vec<Option<usize>>,
 }
@@ -33,6 +35,7 @@ impl<'a> Strand<'a> {
                 Nature {
                     is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
                     place: *places.entry(place).or_insert(number),
+                    is_timer: piece.addresses.as_ref().is_some_and(|own| stacks.is_timeout(own)),
                     begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
                 }
             })
@@ -55,8 +58,12 @@ impl<'a> Strand<'a> {
                 .zip(other.addresses.as_ref())
                 .is_some_and(|(one, other)| stacks.are_rivals(one, other))
         };
+        let mut elapsed = HashMap::<u64, Vec<usize>>::new();
+        for (i, piece) in pieces.iter().enumerate().filter(|(i, piece)| natures[*i].is_timer && piece.woken.is_some()) {
+            elapsed.entry(piece.to).or_default().push(i);
+        }
         let division = divide(&pieces, &natures, &waits, completed, &mut are_rivals);
-        Self { track, child, pieces, division, spans, waits: numbers }
+        Self { track, child, pieces, division, spans, elapsed, waits: numbers }
     }
 
     /// The leaves on the path in the stretch of this index.
@@ -64,10 +71,9 @@ impl<'a> Strand<'a> {
         self.waits[stretch].map_or(&[], |wait| &self.division.path[wait])
     }
 
-    /// The leaves on the path in the wait that ended at `to`.
-    pub(super) fn path_at(&self, to: u64) -> &[usize] {
-        let wait = self.spans.binary_search_by_key(&to, |(_, to)| *to);
-        wait.map_or(&[], |wait| &self.division.path[wait])
+    /// Timers of timeouts that elapsed in the wait that ended at `to`.
+    pub(super) fn elapsed_at(&self, to: u64) -> impl Iterator<Item = &'a Piece> {
+        self.elapsed.get(&to).into_iter().flatten().map(|&piece| self.pieces[piece])
     }
 
     /// The leaves on the path in the first wait from `from` on.

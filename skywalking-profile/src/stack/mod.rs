@@ -28,7 +28,7 @@ pub(crate) use frame::{DEEPEST, Source};
 pub(crate) use name::named_by;
 pub(crate) use parting::{are_rivals, is_stale, polls_many};
 pub use trim::Frames;
-pub(crate) use trim::{Leaf, Signatures, signatures};
+pub(crate) use trim::{Leaf, Signatures, own_signatures, signatures};
 
 pub(crate) use native::{Image, PollFrame, SUPPORTED, Symbolizer, Unwinder};
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]

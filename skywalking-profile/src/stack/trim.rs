@@ -37,16 +37,14 @@ pub(crate) type Signatures = Vec<String>;
 /// A signature is `function @ file:line`: the function, and the place in the frame shown above it where it was called or
 /// awaited. So one function is one node, and two awaits of it stay apart.
 pub(crate) fn signatures(frames: &[Frame], shown: Frames, leaf: Leaf) -> Signatures {
-    let lines_known = frames.iter().any(|frame| frame.source.is_some() && is_application(frame, false));
     let kept: Vec<&Frame> = match shown {
         Frames::All => frames.iter().collect(),
         Frames::Application => {
-            let own =
-                |i: usize| is_application(&frames[i], lines_known) && !is_glue(frames, i) && !is_wrapper(frames, i);
+            let lines_known = lines_known(frames);
             let is_shown = |frame: &Frame| !is_plumbing(frame) || leaf == Leaf::Running && is_call(frame);
             let library =
                 |i: usize| !is_application(&frames[i], lines_known) && is_shown(&frames[i]) && !is_glue(frames, i);
-            let mut kept: Vec<_> = (0..frames.len()).filter(|&i| own(i)).collect();
+            let mut kept: Vec<_> = own(frames).collect();
             let above = kept.last().copied().or_else(|| frames.iter().rposition(|frame| is_of(frame, &LAYERS)));
             let below = above.map_or(0, |above| above + 1);
             kept.extend((below..frames.len()).find(|&i| library(i)));
@@ -65,6 +63,26 @@ pub(crate) fn signatures(frames: &[Frame], shown: Frames, leaf: Leaf) -> Signatu
             signature.replace(['<', '>'], "")
         })
         .collect()
+}
+
+/// How many signatures the application's own functions among `frames` have.
+pub(crate) fn own_signatures(frames: &[Frame], shown: Frames) -> usize {
+    match shown {
+        Frames::All => frames.len(),
+        Frames::Application => own(frames).count(),
+    }
+}
+
+/// The application's own functions.
+fn own(frames: &[Frame]) -> impl Iterator<Item = usize> {
+    let lines_known = lines_known(frames);
+    let is_own =
+        move |i: &usize| is_application(&frames[*i], lines_known) && !is_glue(frames, *i) && !is_wrapper(frames, *i);
+    (0..frames.len()).filter(is_own)
+}
+
+fn lines_known(frames: &[Frame]) -> bool {
+    frames.iter().any(|frame| frame.source.is_some() && is_application(frame, false))
 }
 
 /// The source file decides. Without one the name does; but where the application's lines are known, a frame without one
@@ -117,7 +135,16 @@ pub(super) fn is_poll_fn(frame: &Frame) -> bool {
 
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
-    is_standard(frame) || OURS.contains(&frame.name.crate_name())
+    /// What joins are made of.
+    const JOINS: [&str; 4] = [
+        "futures_util::future::maybe_done::",
+        "futures_util::future::poll_fn::",
+        "futures_util::future::try_maybe_done::",
+        "tokio::future::maybe_done::",
+    ];
+    is_standard(frame)
+        || OURS.contains(&frame.name.crate_name())
+        || JOINS.iter().any(|module| frame.name.path().starts_with(module))
 }
 
 /// A function of the standard library that calls the system or waits, and is not just on the way to others. What `core` and

@@ -288,7 +288,7 @@ async fn handled_until_stopped(clock: Clock) {
 #[test]
 fn a_join_in_a_select_shows_what_it_did_whether_it_wins_or_loses() {
     let short = ["_", "  short_and_loser", "    short : short", "      tokio::time::sleep::Sleep : short"];
-    shows(losing_join, &WINNER, &[span("short", "short", &short)]);
+    shows(losing_join, &WINNER, &[span("short_and_loser", "short", &short)]);
     let main = ["_", "  short_and_winner", "    winner : winner", "      tokio::time::sleep::Sleep : winner"];
     let short = ["_", "  short_and_winner", "    short : short", "      tokio::time::sleep::Sleep : short"];
     shows(winning_join, &main, &[span("short", "short", &short)]);

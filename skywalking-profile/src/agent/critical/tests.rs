@@ -1,7 +1,5 @@
 //! The division of what random programs wait for, against what they did.
 
-use std::sync::Arc;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -299,12 +297,13 @@ proptest! {
 
 fn piece(line: u64, from: u64, to: u64, stack: &[u64], woken: bool) -> Piece {
     let woken = woken.then_some(Woken { at: to, by: None });
-    Piece { from, to, line, addresses: Some(Arc::from(stack)), branches: Vec::new(), woken, has_yielded: false }
+    Piece::new((from, to), line, stack, woken)
 }
 
 /// As if a site were a place.
 fn natures(pieces: &[&Piece]) -> Vec<Nature> {
-    let nature = |piece: &&Piece| Nature { is_awaited: true, place: site(piece) as usize, begins_anew: false };
+    let nature =
+        |piece: &&Piece| Nature { is_awaited: true, place: site(piece) as usize, is_timer: false, begins_anew: false };
     pieces.iter().map(nature).collect()
 }
 
@@ -388,4 +387,22 @@ fn of_leaves_that_woke_together_a_join_waits_for_the_last_and_a_select_for_the_f
         let division = |are_rivals| divide(&pieces.each_ref(), &natures, waits, true, &mut |_, _| are_rivals);
         assert_eq!((&division(false).path[0], &division(true).path[0]), (&vec![0], &vec![1]));
     }
+}
+
+#[test]
+fn a_join_within_a_select_has_not_won_while_one_of_its_arms_is_pending() {
+    let pieces =
+        [piece(1, 0, 10, &[1, 2, 5], true), piece(2, 0, 30, &[1, 2, 6], false), piece(3, 0, 30, &[1, 3], true)];
+    let division =
+        divide(&pieces.each_ref(), &natures(&pieces.each_ref()), &waits([0, 10, 30]), true, &mut |_, _| true);
+    assert_eq!((division.path, division.beside, division.losers), (vec![vec![2]; 2], vec![vec![0]], vec![vec![1]]));
+}
+
+#[test]
+fn the_timer_of_a_timeout_is_not_waited_for() {
+    let pieces = [piece(1, 0, 10, &[1, 2], false), piece(2, 0, 10, &[1, 3], false)];
+    let mut natures = natures(&pieces.each_ref());
+    natures[1].is_timer = true;
+    let division = divide(&pieces.each_ref(), &natures, &waits([0, 10]), false, &mut |_, _| false);
+    assert_eq!((division.path, division.beside), (vec![vec![0]], vec![]));
 }
