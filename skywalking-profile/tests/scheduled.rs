@@ -18,6 +18,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use skywalking_profile::{ProfileLayer, ProfileTask};
 use support::{SCHEDULED, Times, Trees, block_on, embedded, get, ms, on_one_thread, profile};
+use tokio::join;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -95,6 +96,28 @@ async fn yield_by_tokio() -> Duration {
     let start = Instant::now();
     yield_now().await;
     start.elapsed()
+}
+
+#[test]
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    ignore = "its stack alone tells"
+)]
+fn arms_that_yield_at_once_wait_for_a_worker_once() {
+    let (tree, took) = profile(join_of_yields, on_one_thread);
+    tree.was_scheduled("tokio::task::yield_now::yield_now", took, Duration::ZERO);
+    tree.has_spans(&[]);
+}
+
+async fn join_of_yields() -> Duration {
+    tokio::spawn(async { thread::sleep(ms(30)) });
+    let start = Instant::now();
+    join!(yields(), yields(), yields());
+    start.elapsed()
+}
+
+async fn yields() {
+    yield_now().await;
 }
 
 /// Never waits for a message, but tokio polls no task for longer than that.
