@@ -4,7 +4,6 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, try_join_all};
 use skywalking_profile::InCurrentRequest;
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio::{join, try_join};
 
@@ -278,18 +277,4 @@ fn level(clock: &Clock, depth: u32, first: usize) -> BoxFuture<'_, ()> {
         }
     }
     .boxed()
-}
-
-#[test]
-fn arms_that_only_yield_are_no_branches() {
-    shows(joined_yields, &["_", "  tokio::time::sleep::Sleep : before", "  tokio::time::sleep::Sleep : after"], &[]);
-}
-
-async fn joined_yields(clock: Clock) {
-    let watch = clock.watch("before", 20);
-    sleep(ms(20)).await;
-    drop(watch);
-    join!(yield_now(), yield_now(), yield_now());
-    let _watch = clock.watch("after", 20);
-    sleep(ms(20)).await;
 }

@@ -233,20 +233,23 @@ async fn fetch(clock: Clock, what: &'static str, time: u64) {
 
 const FETCHED: [(&str, u64); 3] = [("short", 20), ("long", 60), ("middle", 40)];
 
-/// All of the request is spent at `wait`.
+/// All of the request is spent at `wait`, for one part after the other.
 #[track_caller]
 fn shows_fetched<F>(handler: impl Fn(Clock) -> F + Clone + Send + 'static, wait: &str)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let wait = format!("  {wait} : long");
-    let main = ["_", &wait, "    fetch : long", "      tokio::time::sleep::Sleep : long"];
+    let main = ["_", &wait, "    fetch", "      tokio::time::sleep::Sleep"];
     let spans = [
         span("fetch", "short", &["fetch : short", "  tokio::time::sleep::Sleep : short"]),
         span("fetch", "middle", &["fetch : middle", "  tokio::time::sleep::Sleep : middle"]),
         span("fetch", "long", &["fetch : long", "  tokio::time::sleep::Sleep : long"]),
     ];
-    shows(handler, &main, &spans);
+    for profiled in profile(handler, &[on_workers, on_one_thread]) {
+        profiled.shows(&main, &spans);
+        profiled.shows_about(&profiled.tree, &main, "long");
+    }
 }
 
 #[test]
@@ -290,10 +293,11 @@ fn of_many_parts_the_longest_are_shown() {
         let main = [
             "_",
             "  futures_util::future::join_all::JoinAll : longest",
-            "    fetch : longest",
-            "      tokio::time::sleep::Sleep : longest",
+            "    fetch",
+            "      tokio::time::sleep::Sleep",
         ];
         profiled.shows_main(&main);
+        profiled.shows_about(&profiled.tree, &main, "longest");
         let spans: Vec<_> = profiled.tree.spans().map(|(span, _)| (span.name(), span.duration())).collect();
         assert_eq!((spans.len(), profiled.tree.left_out()), (5, 35), "in\n{profiled}");
         for (name, took) in spans {
@@ -315,15 +319,19 @@ async fn all_joined(clock: Clock) {
 
 #[test]
 fn what_blocks_a_thread_is_below_the_wait_for_its_end() {
+    let main = [
+        "_",
+        "  tokio::runtime::task::join::JoinHandle",
+        "    blocking",
+        "      block",
+        "        std::thread::functions::sleep",
+    ];
     for profiled in profile_at("/", finely_sampled(), blocking, &[on_workers, on_one_thread]) {
-        let block = ["blocking", "  block", "    std::thread::functions::sleep"];
-        let below = block.iter().map(|line| format!("    {line}"));
-        let main = ["_", "  tokio::runtime::task::join::JoinHandle"].map(str::to_owned).into_iter().chain(below);
-        profiled.shows_about(&profiled.tree, &Vec::from_iter(main), "block");
+        profiled.shows_about(&profiled.tree, &main, "block");
         let spans: Vec<_> = profiled.tree.spans().collect();
         let [(span, tree)] = &spans[..] else { panic!("not one span in\n{profiled}") };
         assert_eq!(span.name(), "branches::tasks::blocking", "in\n{profiled}");
-        profiled.shows_about(tree, &block.map(str::to_owned), "block");
+        profiled.shows_about(tree, &main[2..], "block");
     }
 }
 

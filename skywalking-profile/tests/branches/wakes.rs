@@ -197,9 +197,9 @@ fn of_several_messages_each_wait_is_for_what_was_done_meanwhile() {
     let main = [
         "_",
         "  tokio::sync::mpsc::bounded::Receiver::recv : wait",
-        "    produce : wait",
-        "      work : wait",
-        "        tokio::time::sleep::Sleep : wait",
+        "    produce",
+        "      work",
+        "        tokio::time::sleep::Sleep",
         "  handle : handled",
         "    tokio::time::sleep::Sleep : handled",
     ];
