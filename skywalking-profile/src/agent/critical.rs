@@ -7,6 +7,9 @@
 //!
 //! Waits are all there is here: that a strand runs is on the path in any case.
 
+use std::cmp::Reverse;
+use std::mem;
+
 use super::lines::Piece;
 
 /// A stretch in which the strand was not polled, by [`clock::now`](crate::clock::now).
@@ -38,6 +41,8 @@ pub(super) struct Nature {
     pub(super) is_awaited: bool,
     /// Equal for leaves that are awaited at one place: a compiler may make several calls of one await.
     pub(super) place: usize,
+    /// It asked for nothing but to be polled again.
+    pub(super) yields: bool,
     /// It is the timer of a timeout: what that is for is awaited as long as it does not elapse.
     pub(super) is_timer: bool,
     /// Polled again, it drops its token before it registers anew: its line ends, though it does not.
@@ -191,8 +196,9 @@ fn path(
             // If its arm went on, it has not won yet.
             let goes_on = |&next: &usize| {
                 let is_elsewhere = before[next] == Some(winner) && natures[next].place != natures[winner].place;
+                let goes_on = awaited[i].contains(&next) || before[next].is_some_and(|earlier| earlier != winner);
                 common(pieces[next], pieces[winner]) > common(pieces[piece], pieces[winner])
-                    && (is_elsewhere || awaited[i].contains(&next))
+                    && (is_elsewhere || goes_on)
             };
             if !awaited[i + 1].iter().any(goes_on) {
                 here = vec![winner];
@@ -237,21 +243,24 @@ fn branches(
 ) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
     let mut is_off_path = vec![false; pieces.len()];
     // One that yields is a part of whatever it is in.
-    awaited.iter().flatten().for_each(|&piece| is_off_path[piece] = !pieces[piece].has_yielded);
+    awaited.iter().flatten().for_each(|&piece| is_off_path[piece] = !natures[piece].yields);
     path.iter().filter(|here| here.len() == 1).for_each(|here| is_off_path[here[0]] = false);
-    let mut branch_of: Vec<Option<usize>> = vec![None; pieces.len()];
+    // From their ends, too: where a branch had branches, it goes on with the one that was waited for.
+    let mut ends: Vec<usize> = (0..pieces.len()).filter(|&piece| is_off_path[piece]).collect();
+    ends.sort_by_key(|&piece| Reverse((pieces[piece].to, pieces[piece].woken.map(|woken| woken.at))));
     let mut branches: Vec<Vec<usize>> = Vec::new();
-    for piece in (0..pieces.len()).filter(|&piece| is_off_path[piece]) {
-        let earlier = before[piece].and_then(|earlier| branch_of[earlier]);
-        // The first that comes after a piece goes on with its branch, others begin one.
-        let goes_on = earlier.filter(|&branch| branches[branch].last() == before[piece].as_ref());
-        let branch = goes_on.unwrap_or_else(|| {
-            branches.push(Vec::new());
-            branches.len() - 1
-        });
-        branches[branch].push(piece);
-        branch_of[piece] = Some(branch);
+    for end in ends {
+        let mut branch = Vec::new();
+        let mut next = Some(end);
+        while let Some(piece) = next.filter(|&piece| mem::take(&mut is_off_path[piece])) {
+            branch.push(piece);
+            next = before[piece];
+        }
+        branch.reverse();
+        branches.push(branch);
     }
+    branches.retain(|branch| !branch.is_empty());
+    branches.sort_unstable();
     let end = waits.last().map(|wait| wait.to);
     let is_pending = |piece: usize| !completed && Some(pieces[piece].to) == end && !natures[piece].is_timer;
     branches

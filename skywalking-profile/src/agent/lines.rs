@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_leaf_goes_on_until_it_wakes_or_is_gone() {
         let mut lines = Lines::default();
-        lines.wait(0, 10, vec![leaf(1, &[9, 1], Some(10)), leaf(2, &[9, 2], None), leaf(3, &[9, 3], None)]);
+        lines.wait(0, 10, vec![leaf(1, &[9, 1], Some(10)), leaf(2, &[9, 2], None), leaf(3, &[9, 1], None)]);
         lines.wait(11, 20, vec![leaf(4, &[9, 1], None), leaf(2, &[9, 2], Some(19))]);
         let mut shown = shown(&lines);
         shown.sort_unstable();

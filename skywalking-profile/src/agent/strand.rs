@@ -35,6 +35,7 @@ impl<'a> Strand<'a> {
                 Nature {
                     is_awaited: !piece.addresses.as_ref().is_some_and(|own| stacks.is_stale(own, &piece.branches)),
                     place: *places.entry(place).or_insert(number),
+                    yields: piece.has_yielded || piece.addresses.as_ref().is_some_and(|own| stacks.is_deferred(own)),
                     is_timer: piece.addresses.as_ref().is_some_and(|own| stacks.is_timeout(own)),
                     begins_anew: piece.addresses.as_ref().is_some_and(|own| stacks.begins_anew(own)),
                 }

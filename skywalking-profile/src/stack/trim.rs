@@ -135,16 +135,22 @@ pub(super) fn is_poll_fn(frame: &Frame) -> bool {
 
 /// What every await and call passes through, and this crate's own frames, say nothing.
 fn is_plumbing(frame: &Frame) -> bool {
-    /// What joins are made of.
-    const JOINS: [&str; 4] = [
+    /// What joins are made of, and adaptors.
+    const ON_THE_WAY: [&str; 7] = [
+        "futures_util::future::either::",
+        "futures_util::future::future::",
         "futures_util::future::maybe_done::",
         "futures_util::future::poll_fn::",
+        "futures_util::future::try_future::",
         "futures_util::future::try_maybe_done::",
         "tokio::future::maybe_done::",
     ];
+    /// Among the adaptors, but polls on behalf of others, too.
+    const SHARED: &str = "futures_util::future::future::shared::";
+    let path = frame.name.path();
     is_standard(frame)
         || OURS.contains(&frame.name.crate_name())
-        || JOINS.iter().any(|module| frame.name.path().starts_with(module))
+        || ON_THE_WAY.iter().any(|module| path.starts_with(module)) && !path.starts_with(SHARED)
 }
 
 /// A function of the standard library that calls the system or waits, and is not just on the way to others. What `core` and

@@ -256,10 +256,9 @@ fn a_signal_to_stop_that_comes_after_work_is_shown_after_it() {
         "_",
         "  handled_until_stopped",
         "    tokio::sync::mpsc::bounded::Receiver::recv : messages",
+        "    tokio::sync::notify::Notified : stopped",
         "  handle : handling",
         "    tokio::time::sleep::Sleep : handling",
-        "  handled_until_stopped",
-        "    tokio::sync::notify::Notified : stopped",
     ];
     shows(handled_until_stopped, &main, &[]);
 }

@@ -126,7 +126,7 @@ fn a_timeout_that_fires_in_an_arm_of_a_join_is_a_branch() {
     let cut_off =
         ["_ : overwork", "  impatient", "    overwork : overwork", "      tokio::time::sleep::Sleep : overwork"];
     let timer = ["_ : overwork", "  impatient : overwork", "    tokio::time::timeout::Timeout : overwork"];
-    let spans = [cancelled_span("overwork", "overwork", &cut_off), span("impatient", "overwork", &timer)];
+    let spans = [cancelled_span("impatient", "overwork", &cut_off), span("impatient", "overwork", &timer)];
     shows(impatient_in_an_arm, &main, &spans);
 }
 
