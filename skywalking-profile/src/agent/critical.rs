@@ -74,7 +74,7 @@ pub(super) fn divide(
     Division { path, beside, losers, has_woken }
 }
 
-/// The pieces that cover each wait, in their order.
+/// The pieces that cover each wait, by their indices in order.
 fn awaited(pieces: &[&Piece], natures: &[Nature], waits: &[Wait]) -> Vec<Vec<usize>> {
     let (mut begun, mut open) = (0, Vec::new());
     waits
@@ -107,13 +107,13 @@ fn before(
             continue;
         }
         let mut taken = vec![false; earlier.len()];
-        for &piece in now.iter().filter(|piece| !earlier.contains(piece)) {
+        for &piece in now.iter().filter(|piece| !is_in(earlier, **piece)) {
             let is_same = |&other: &usize| {
                 pieces[other].woken.is_none()
                     && natures[other].place == natures[piece].place
                     && (pieces[other].line == pieces[piece].line || natures[other].begins_anew)
             };
-            let same = (0..earlier.len()).find(|&i| !taken[i] && !now.contains(&earlier[i]) && is_same(&earlier[i]));
+            let same = (0..earlier.len()).find(|&i| !taken[i] && !is_in(now, earlier[i]) && is_same(&earlier[i]));
             let found = same.or_else(|| likeliest(pieces, earlier, now, &taken, piece, are_rivals));
             if let Some(found) = found {
                 taken[found] = true;
@@ -134,7 +134,7 @@ fn likeliest(
     piece: usize,
     are_rivals: &mut Rivals<'_>,
 ) -> Option<usize> {
-    let has_ended = |other: usize| !now.contains(&other);
+    let has_ended = |other: usize| !is_in(now, other);
     let rank = |candidate: usize| {
         let other = earlier[candidate];
         let has_woken = pieces[other].woken.is_some() && has_ended(other);
@@ -155,6 +155,11 @@ fn waited_for(pieces: &[&Piece], leaves: &[usize], are_rivals: &mut Rivals<'_>) 
     woken.sort_unstable();
     let last = |first: usize, next: usize| if are_rivals(pieces[first], pieces[next]) { first } else { next };
     woken.into_iter().map(|(_, piece)| piece).reduce(last)
+}
+
+/// `pieces` are sorted.
+fn is_in(pieces: &[usize], piece: usize) -> bool {
+    pieces.binary_search(&piece).is_ok()
 }
 
 /// How many calls the stacks of two leaves share, from the root.
@@ -178,7 +183,7 @@ fn path(
         let is_last = i + 1 == waits.len();
         let follows = is_last || waits[i + 1].follows;
         let earlier = |&piece: &usize| {
-            let is_here = |piece: &usize| awaited[i].contains(piece);
+            let is_here = |piece: &usize| is_in(&awaited[i], *piece);
             Some(piece).filter(is_here).or_else(|| before[piece].filter(|piece| follows && is_here(piece)))
         };
         let mut here: Vec<usize> = current.iter().filter_map(earlier).collect();
@@ -196,7 +201,7 @@ fn path(
             // If its arm went on, it has not won yet.
             let goes_on = |&next: &usize| {
                 let is_elsewhere = before[next] == Some(winner) && natures[next].place != natures[winner].place;
-                let goes_on = awaited[i].contains(&next) || before[next].is_some_and(|earlier| earlier != winner);
+                let goes_on = is_in(&awaited[i], next) || before[next].is_some_and(|earlier| earlier != winner);
                 common(pieces[next], pieces[winner]) > common(pieces[piece], pieces[winner])
                     && (is_elsewhere || goes_on)
             };

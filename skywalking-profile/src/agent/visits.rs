@@ -53,6 +53,7 @@ pub(super) fn visits(
         children: &children,
         stacks,
         table,
+        frames: HashMap::new(),
     };
     let mut list = Vec::new();
     request.walk(&own, &[root], (following.started.at, end), &mut Vec::new(), &mut list);
@@ -70,6 +71,8 @@ pub(super) struct Request<'a, 's> {
     pub(super) children: &'a HashMap<u64, Strand<'a>>,
     pub(super) stacks: &'s mut Stacks,
     table: SignatureTable,
+    /// Of leaves' stacks.
+    frames: HashMap<Addresses, Arc<[SignatureId]>>,
 }
 
 /// From when to when, by [`clock::now`](crate::clock::now).
@@ -86,7 +89,11 @@ impl<'a> Request<'a, '_> {
         being_walked: &mut Vec<u64>,
         visits: &mut Vec<Visit>,
     ) {
-        for (i, stretch) in strand.track.stretches.iter().enumerate() {
+        let first = strand.track.stretches.partition_point(|stretch| stretch.to <= span.0);
+        for (i, stretch) in strand.track.stretches.iter().enumerate().skip(first) {
+            if stretch.from >= span.1 {
+                break;
+            }
             let (from, to) = (stretch.from.max(span.0), stretch.to.min(span.1));
             if from >= to {
                 continue;
@@ -146,8 +153,10 @@ impl<'a> Request<'a, '_> {
             }
             None => self.visit((from, ready), Some(waited), visits),
         }
-        let scheduled = self.awaited(&leaf, above, true);
-        self.visit((ready, to), Some(scheduled), visits);
+        if ready < to {
+            let scheduled = self.awaited(&leaf, above, true);
+            self.visit((ready, to), Some(scheduled), visits);
+        }
     }
 
     /// The other strand whose doing it was that the leaf woke, with its number. One that had ended counts only for a leaf that
@@ -173,12 +182,32 @@ impl<'a> Request<'a, '_> {
     /// Of the leaves that may have been awaited, none if there was no leaf.
     fn awaited(&mut self, leaves: &[&Addresses], above: &[SignatureId], is_scheduled: bool) -> Stack {
         let is_scheduled = is_scheduled || leaves.iter().any(|leaf| self.stacks.is_deferred(leaf));
-        let mut frames = one_of(leaves.iter().map(|leaf| self.stacks.awaited(leaf).to_vec()).collect());
-        if frames.is_empty() {
-            frames.push("[pending]".to_owned());
+        let frames = match leaves {
+            [leaf] => self.frames(leaf),
+            _ => {
+                let stacks = leaves.iter().map(|leaf| self.stacks.awaited(leaf).to_vec()).collect();
+                self.ids(&one_of(stacks))
+            }
+        };
+        above.iter().chain(&*frames).copied().chain(is_scheduled.then_some(SignatureId::SCHEDULED)).collect()
+    }
+
+    /// Of what is awaited: looked up once, however often it is.
+    fn frames(&mut self, leaf: &Addresses) -> Arc<[SignatureId]> {
+        if let Some(known) = self.frames.get(leaf) {
+            return Arc::clone(known);
         }
-        let frames = frames.iter().map(|frame| self.table.id(frame));
-        above.iter().copied().chain(frames).chain(is_scheduled.then_some(SignatureId::SCHEDULED)).collect()
+        let signatures = self.stacks.awaited(leaf);
+        let frames = self.ids(&signatures);
+        self.frames.insert(Arc::clone(leaf), Arc::clone(&frames));
+        frames
+    }
+
+    fn ids(&mut self, signatures: &[String]) -> Arc<[SignatureId]> {
+        if signatures.is_empty() {
+            return [self.table.id("[pending]")].into();
+        }
+        signatures.iter().map(|signature| self.table.id(signature)).collect()
     }
 
     /// Without a frame that has a name, it is known no better.
