@@ -12,6 +12,9 @@ use crate::stack::CUT;
 /// coroutine may have gone on.
 const MOST_BRANCHES: usize = 4;
 
+/// Leaves of one poll that each one is compared with.
+const MOST_COMPARED: usize = 64;
+
 /// And of all its polls together.
 const MOST_KNOWN_BRANCHES: usize = 8;
 
@@ -138,11 +141,9 @@ impl Piece {
 /// Where all of a poll's leaves branch off the stack `own`, in whatever order they registered: arms of a `join!` are polled in
 /// turns.
 fn hash(own: &[u64], leaves: &[Seen]) -> u64 {
-    /// Beyond, nothing is told apart by others.
-    const MOST: usize = 64;
     let mut branches: Vec<(usize, u64)> = leaves
         .iter()
-        .take(MOST)
+        .take(MOST_COMPARED)
         .filter_map(|leaf| {
             let other = leaf.addresses.as_deref()?;
             let depth = own.iter().zip(other).position(|(own, other)| own != other)?;
@@ -159,7 +160,7 @@ fn hash(own: &[u64], leaves: &[Seen]) -> u64 {
 /// A stack that was cut off at its root has nothing to be compared by.
 fn branches(own: &[u64], later: &[Seen]) -> Vec<Branch> {
     let mut branches = Vec::new();
-    for other in later.iter().filter_map(|leaf| leaf.addresses.as_deref()) {
+    for other in later.iter().take(MOST_COMPARED).filter_map(|leaf| leaf.addresses.as_deref()) {
         let parts = own.iter().zip(other).position(|(own, other)| own != other);
         let Some(depth) = parts.filter(|depth| *depth > 0 && own[0] != CUT) else { continue };
         branches.push(Branch { depth, address: other[depth] });

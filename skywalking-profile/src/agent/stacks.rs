@@ -16,8 +16,17 @@ pub(super) struct Stacks {
     unwinder: Option<Unwinder>,
     shared: HashSet<Addresses>,
     named: HashMap<(Addresses, Leaf), Arc<[String]>>,
+    told: HashMap<Addresses, Told>,
     symbolizer: Option<Symbolizer>,
     annotations: Annotations,
+}
+
+/// What the names of a stack's functions tell of its leaf.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    is_deferred: bool,
+    begins_anew: bool,
+    hides: bool,
 }
 
 /// The code addresses of one stack, root first.
@@ -33,6 +42,7 @@ impl Stacks {
             unwinder: None,
             shared: HashSet::new(),
             named: HashMap::new(),
+            told: HashMap::new(),
             symbolizer: None,
             annotations: Annotations::new(),
         }
@@ -97,17 +107,17 @@ impl Stacks {
 
     /// Whether the stack's leaf is ready although it was not woken.
     pub(super) fn is_deferred(&mut self, addresses: &Addresses) -> bool {
-        self.is(addresses, nature::is_deferred)
+        self.told(addresses).is_deferred
     }
 
     /// Whether the stack's leaf drops its waker before it stores another one.
     pub(super) fn begins_anew(&mut self, addresses: &Addresses) -> bool {
-        self.is(addresses, nature::begins_anew)
+        self.told(addresses).begins_anew
     }
 
     /// Whether what the stack's leaf waits for is polled by others, or out of sight.
     pub(super) fn hides(&mut self, addresses: &Addresses) -> bool {
-        self.is(addresses, nature::hides)
+        self.told(addresses).hides
     }
 
     /// Whether the stack's leaf is the timer of a timeout.
@@ -115,8 +125,22 @@ impl Stacks {
         self.awaited(addresses).last().is_some_and(|leaf| nature::is_timeout(leaf))
     }
 
-    fn is(&mut self, addresses: &Addresses, is: fn(&Frame) -> bool) -> bool {
-        self.symbolize(addresses).iter().flat_map(|frames| &**frames).any(is)
+    fn told(&mut self, addresses: &Addresses) -> Told {
+        if let Some(told) = self.told.get(addresses) {
+            return *told;
+        }
+        if self.told.len() >= SHARED {
+            self.told.clear();
+        }
+        let frames = self.symbolize(addresses);
+        let any = |is: fn(&Frame) -> bool| frames.iter().flat_map(|frames| &**frames).any(is);
+        let told = Told {
+            is_deferred: any(nature::is_deferred),
+            begins_anew: any(nature::begins_anew),
+            hides: any(nature::hides),
+        };
+        self.told.insert(Arc::clone(addresses), told);
+        told
     }
 
     /// The signatures of a stack that ends in what is awaited.
