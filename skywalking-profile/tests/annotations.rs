@@ -76,7 +76,7 @@ fn with_debug_information_a_framed_function_is_one_node_awaited_where_it_was() {
 }
 
 #[test]
-fn framed_arms_of_a_join_show_by_the_one_that_is_awaited() {
+fn framed_arms_of_a_join_show_by_the_one_that_was_waited_for() {
     #[async_backtrace::framed]
     async fn short() -> Instant {
         sleep(ms(10)).await;
@@ -91,14 +91,15 @@ fn framed_arms_of_a_join_show_by_the_one_that_is_awaited() {
     async fn both() -> Times {
         let start = Instant::now();
         let (short, long) = futures_util::join!(short(), long());
-        vec![("short", short - start), ("long", long - short)]
+        vec![("short", short - start), ("long", long - start)]
     }
-    in_a_copy_without("--strip-all", "framed_arms_of_a_join_show_by_the_one_that_is_awaited", || {
+    in_a_copy_without("--strip-all", "framed_arms_of_a_join_show_by_the_one_that_was_waited_for", || {
         let (tree, times) = profile(both, on_workers);
-        let arm = |arm: &str| format!("annotations::framed_arms_of_a_join_show_by_the_one_that_is_awaited::{arm}");
-        for (name, took) in times {
-            tree.took(&arm(name), took);
-        }
+        let arm = |arm: &str| format!("annotations::framed_arms_of_a_join_show_by_the_one_that_was_waited_for::{arm}");
+        let [(short, short_took), (long, long_took)] = times[..] else { panic!("{times:?}") };
+        tree.took(&arm(long), long_took);
+        tree.has_no(&arm(short));
+        tree.span_with(&arm(short)).took(&arm(short), short_took);
     });
 }
 
